@@ -1,0 +1,130 @@
+"""The one lock: everything that touches the registry goes through `turn`.
+
+A turn decides under the lock and acts after it:
+
+    with the lock:    set the clocks, do the work; the registry posts to peers
+    without it:       flush every peer that was posted to, in the order of posting
+
+Posting under the lock is what keeps packets in order: a WORK_COMPLETE that is
+decided after a JOB_CREATED is also behind it in the outbox. Sending after the
+lock is what keeps one slow socket from everybody's way.
+
+Two Conditions on the lock:
+
+    due        Notify whenever something may be due sooner than the clock
+               thread knows. Waited on by the clock thread.
+    drained    Notify whenever a draining registry may have become drained.
+               Waited on by whoever stops the server gracefully.
+
+A third kind belongs to each in-process caller (`caller`).
+
+Threads: any.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
+
+from gearmand.parties import Party
+from gearmand.peer import Peer
+from gearmand.registry import Registry
+
+Result = TypeVar("Result")
+
+_ROWS_A_TURN = 500
+
+
+class Broker:
+    """`clock`: monotonic seconds; `wall_clock`: seconds since 1970."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        self.registry = registry
+        self.lock = threading.Lock()
+        self.due = threading.Condition(self.lock)
+        self.drained = threading.Condition(self.lock)
+        # The connected peers, oldest first.
+        self.peers: Dict[Peer, None] = {}
+        # The in-process callers that wait for a job.
+        self.callers: Dict[Party, None] = {}
+        # Those that were posted to in this turn. A peer appends itself.
+        self.touched: List[Peer] = []
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def turn(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Return `work(registry, *arguments)`, done under the lock, and send what it posted."""
+        registry = self.registry
+        touched: Sequence[Peer] = ()
+        try:
+            with self.lock:
+                registry.now = self._clock()
+                registry.epoch_s = self._wall_clock()
+                try:
+                    return work(registry, *arguments)
+                finally:
+                    touched = self._settle()
+        finally:
+            for peer in touched:
+                peer.flush()
+
+    def _settle(self) -> Sequence[Peer]:
+        registry = self.registry
+        if registry.sooner:
+            self.due.notify()
+        if registry.draining and registry.drained:
+            self.drained.notify_all()
+        if not self.touched:
+            return ()
+        touched = self.touched[:]
+        self.touched.clear()
+        for peer in touched:
+            peer.touched = False
+        return touched
+
+    def rows(self, items: Callable[[Registry], Iterable[Any]], row: Callable[[Any], Optional[Sequence[Any]]]) -> Iterable[List[Any]]:
+        """A table for a person, in pieces: `row` of each of `items`, those that are `None` left out.
+
+        The items are listed in one turn and looked at in later ones, a few
+        hundred a turn, so that a long table holds nobody up. So the rows are
+        not all of one moment.
+        """
+        listed = self.turn(lambda registry: list(items(registry)))
+        for at in range(0, len(listed), _ROWS_A_TURN):
+            piece = listed[at : at + _ROWS_A_TURN]
+            yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
+
+    # -- peers -----------------------------------------------------------------
+
+    def enter(self, peer: Peer) -> None:
+        with self.lock:
+            self.peers[peer] = None
+
+    def leave(self, peer: Peer) -> None:
+        """The peer is gone: see `Registry.leave`."""
+        self.turn(self._leave, peer)
+
+    def _leave(self, registry: Registry, peer: Peer) -> None:
+        del self.peers[peer]
+        registry.leave(peer)
+
+    # -- time --------------------------------------------------------------------
+
+    def run_clock(self, stopping: Callable[[], bool], longest_s: float, each_time: Callable[[], None]) -> None:
+        """Do what is due when it is due, until `stopping()`. The clock thread's loop.
+
+        At least every `longest_s` it calls `each_time`, without the lock.
+        """
+        while not stopping():
+            self.turn(Registry.tick)
+            each_time()
+            with self.lock:
+                self.registry.now = self._clock()
+                self.registry.epoch_s = self._wall_clock()
+                wait_s = self.registry.next_due()
+                wait_s = longest_s if wait_s is None else min(max(wait_s, _SHORTEST_WAIT_S), longest_s)
+                self.due.wait_for(lambda: self.registry.sooner or stopping(), wait_s)
+
+
+# Many deadlines close together are done together.
+_SHORTEST_WAIT_S = 0.01

@@ -1,0 +1,202 @@
+"""Every setting once: name, type, unit, default, bounds, help.
+
+The command line, the configuration file, `Server(...)`, the man page and the
+README's table are made from `OPTIONS` or checked against it by a test.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from gearmand.errors import ConfigError
+
+LEVELS = {
+    "FATAL": 50,
+    "ALERT": 50,
+    "CRITICAL": 50,
+    "ERROR": 40,
+    "WARNING": 30,
+    "NOTICE": 25,
+    "INFO": 20,
+    "DEBUG": 10,
+}
+"""The C server's levels as `logging` levels."""
+NOTICE = LEVELS["NOTICE"]
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+
+class Option(NamedTuple):
+    name: str
+    short: str
+    kind: str
+    """flag, text, list, number, size (bytes), seconds, level."""
+    default: Any
+    value: str
+    """What stands for the value in the help."""
+    help: str
+    section: str = "General"
+    lowest: float = 0
+    highest: float = 2**31 - 1
+    effect: bool = True
+    """Whether it does anything; one that does not is accepted because the C server has it."""
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def _flag(name: str, short: str, help: str, section: str = "General", effect: bool = True) -> Option:
+    return Option(name, short, "flag", False, "", help, section, effect=effect)
+
+
+OPTIONS: Tuple[Option, ...] = (
+    Option("listen", "L", "list", (), "ADDRESS", "Address to listen on, IPv4 or IPv6, by number or name; may be given several times. Default: every address of the machine."),
+    Option("port", "p", "number", 4730, "PORT", "Port to listen on; 0 takes a free one. The environment variable GEARMAND_PORT is the default where it is set.", highest=65535),
+    Option("backlog", "b", "number", 1024, "N", "How many connections may wait to be accepted.", lowest=1, highest=65535),
+    _flag("daemon", "d", "Detach and run in the background."),
+    Option("pid-file", "P", "text", None, "FILE", "File to write the process id to; removed at the end."),
+    Option("user", "u", "text", None, "USER", "User to become once the sockets and files are open. Only root can."),
+    Option("file-descriptors", "f", "number", None, "N", "How many files and sockets the process may have open. Default: as many as the user is allowed.", lowest=16),
+    Option("config-file", "", "text", None, "FILE", "File with further options, written as on the command line and separated by white space or line ends; # begins a comment. @FILE does the same. The command line wins. Default: /etc/gearmand.conf, where it exists."),
+    _flag("check-args", "", "Read the options, say what is wrong with them, and leave."),
+    _flag("help", "h", "Print this and leave."),
+    _flag("version", "V", "Print the version and leave."),
+    Option("log-file", "l", "text", None, "FILE", "File to log to, stderr, or none. Default: stderr, and /var/log/gearmand.log with --daemon.", "Log"),
+    _flag("syslog", "", "Log to syslog.", "Log"),
+    Option("verbose", "", "level", "NOTICE", "LEVEL", "How much to log: FATAL, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG.", "Log"),
+    Option("job-retries", "j", "number", -1, "N", "How many attempts a job gets, in all, when workers die or time out; then it fails. 0 and 1: one. -1: any number.", "Jobs", lowest=-1),
+    Option("worker-wakeup", "w", "number", 1, "N", "How many sleeping workers to wake for each new job; 0: all of them. When none of them grabs within the grace time, more are woken.", "Jobs"),
+    Option("wakeup-grace", "", "seconds", 1.0, "SECONDS", "How long a woken worker may take to grab before the next one is woken too.", "Jobs", lowest=0.01),
+    _flag("round-robin", "R", "Serve a worker's functions in turn. It is always so; see --function-order.", "Jobs", effect=False),
+    _flag("function-order", "", "Serve a worker's functions in the order in which its library registered them, each until it is empty, instead of in turn. (On the wire that is the latest CAN_DO first, because libgearman sends them backwards.)", "Jobs"),
+    Option("job-handle-prefix", "", "text", None, "PREFIX", "What job handles begin with. Default: H: and the host's name.", "Jobs"),
+    _flag("exceptions", "", "Send WORK_EXCEPTION to every client, as if each had asked for it.", "Jobs"),
+    Option("timeout-unit", "", "text", "ms", "ms|s", "The unit of the timeout in CAN_DO_TIMEOUT: ms, or s for workers written for the Perl server or for a C server before 1.1.19.", "Jobs"),
+    Option("minimum-timeout", "", "seconds", 1.0, "SECONDS", "What a shorter timeout of a worker is raised to.", "Jobs"),
+    _flag("timeout-fails", "", "A job whose worker takes too long fails, instead of being given to another.", "Jobs"),
+    _flag("reports-extend-timeout", "", "Each report on a job gives its worker the whole timeout again.", "Jobs"),
+    Option("max-packet", "", "size", 256 * 1024**2, "BYTES", "Largest packet; a peer that announces a larger one is closed. 0: no bound.", "Limits", highest=2**32 - 1),
+    Option("max-line", "", "size", 8192, "BYTES", "Longest administrative line. 0: no bound.", "Limits"),
+    Option("max-unsent", "", "size", 256 * 1024**2, "BYTES", "How much may wait to be sent to one peer, beyond the first packet; over it the peer is closed. 0: no bound.", "Limits", highest=2**62),
+    Option("max-unsent-total", "", "size", None, "BYTES", "How much may wait for all peers together; over it the peer with most is closed. 0: no bound. Default: a quarter of the machine's memory.", "Limits", highest=2**62),
+    Option("unread-timeout", "", "seconds", 60.0, "SECONDS", "A peer that takes no byte for so long while something waits for it is closed. 0: never.", "Limits"),
+    Option("partial-timeout", "", "seconds", 60.0, "SECONDS", "A peer that sends no byte for so long in the middle of a packet or a line is closed. 0: never.", "Limits"),
+    Option("max-connections", "", "number", None, "N", "How many connections there may be; further ones are closed at once. 0: no bound. Default: what the descriptors allow.", "Limits"),
+    _flag("keepalive", "", "Let the kernel find out about peers that have vanished (SO_KEEPALIVE). It always does.", "Network", effect=False),
+    Option("keepalive-idle", "", "number", 300, "SECONDS", "Silence of a peer before the kernel asks whether it is still there. -1: the system's value.", "Network", lowest=-1, highest=32767),
+    Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
+    Option("keepalive-count", "", "number", 5, "N", "How many of them go unanswered before the peer is given up. -1: the system's value.", "Network", lowest=-1, highest=127),
+    Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use; none leaves it to the system.", "Network"),
+    Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory.", "Jobs"),
+    _flag("coredump", "", "Let the system write a core file when the interpreter crashes.", "Accepted for the C server's sake"),
+    Option("threads", "t", "number", 4, "N", "Every connection has a thread of its own.", "Accepted for the C server's sake", effect=False),
+    Option("hashtable-buckets", "", "number", 991, "N", "Tables grow by themselves.", "Accepted for the C server's sake", effect=False),
+)  # fmt: skip
+
+BY_NAME: Dict[str, Option] = {option.name: option for option in OPTIONS}
+
+
+class Config:
+    """A value for every option, by its name with underscores; ConfigError where one cannot be used.
+
+    Values may be of the option's type or the text that the command line has.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        for option in OPTIONS:
+            setattr(self, option.attribute, option.default)
+        for name, value in values.items():
+            option = BY_NAME.get(name.replace("_", "-"))
+            if option is None:
+                raise ConfigError("there is no option %s" % name)
+            setattr(self, option.attribute, value_of(option, value))
+        self._check_together()
+
+    def __repr__(self) -> str:
+        changed = ["%s=%r" % (o.attribute, getattr(self, o.attribute)) for o in OPTIONS if getattr(self, o.attribute) != o.default]
+        return "Config(%s)" % ", ".join(changed)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError("there is no option %s" % name)
+
+    def _check_together(self) -> None:
+        if self.timeout_unit not in ("ms", "s"):
+            raise _bad("timeout-unit", self.timeout_unit, "ms or s")
+        if self.queue_type != "builtin":
+            raise _bad("queue-type", self.queue_type, "builtin")
+        if not re.fullmatch(r"auto|none|[0-9]{1,5}", self.handler_cpu):
+            raise _bad("handler-cpu", self.handler_cpu, "auto, none or the number of a processor")
+        prefix = self.job_handle_prefix
+        if prefix is not None and (not prefix or len(prefix.encode()) > 40 or not prefix.isprintable() or " " in prefix):
+            raise _bad("job-handle-prefix", prefix, "1 to 40 bytes without blanks")
+
+
+def _bad(name: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError("--%s: expected %s, got %r" % (name, expected, value))
+
+
+def value_of(option: Option, value: Any) -> Any:
+    """The value of an option from the text for it, or from a value of its type."""
+    if value is None and option.default is None:
+        return None
+    return _KINDS[option.kind](option, value)
+
+
+def _flag_of(option: Option, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _bad(option.name, value, "no value")
+    return value
+
+
+def _text_of(option: Option, value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise _bad(option.name, value, "a text")
+    return value
+
+
+def _list_of(option: Option, value: Any) -> Tuple[str, ...]:
+    return tuple(_text_of(option, item) for item in ([value] if isinstance(value, str) else value))
+
+
+def _number_of(option: Option, value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
+        value = int(value)
+    return _bounded(option, value, int, "a whole number")
+
+
+def _size_of(option: Option, value: Any) -> int:
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,20})([KMG]?)", value)
+        value = int(found.group(1)) * _UNITS[found.group(2)] if found else value
+    return _bounded(option, value, int, "a number of bytes (K, M and G may follow it)")
+
+
+def _seconds_of(option: Option, value: Any) -> float:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(\.[0-9]{0,9})?", value):
+        value = float(value)
+    return _bounded(option, value, (int, float), "a number of seconds")
+
+
+def _bounded(option: Option, value: Any, types: Any, what: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, types) or not option.lowest <= value <= option.highest:
+        raise _bad(option.name, value, "%s from %g to %d" % (what, option.lowest, option.highest))
+    return value
+
+
+def _level_of(option: Option, value: Any) -> str:
+    if not isinstance(value, str) or value.upper() not in LEVELS:
+        raise _bad(option.name, value, "one of " + ", ".join(LEVELS))
+    return value.upper()
+
+
+_KINDS = {
+    "flag": _flag_of,
+    "text": _text_of,
+    "list": _list_of,
+    "number": _number_of,
+    "size": _size_of,
+    "seconds": _seconds_of,
+    "level": _level_of,
+}

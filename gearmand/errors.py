@@ -1,0 +1,102 @@
+"""Every exception of gearmand, and every refusal that a peer sees as an ERROR packet.
+
+A refusal is a result, not an exception: the queue is full, the job is not
+known. It is a value of `Refusal` that travels back to whoever asked, and the
+connection stays open.
+
+An exception says whose fault it is:
+
+    GearmandError
+        ConfigError       the operator's: an option, a file, an address
+        ProtocolError     the peer's: framing is lost, its connection closes
+        JobError          a job that an in-process caller waited for
+            JobFailed         its worker said WORK_FAIL, or it was cancelled
+            JobException      its worker said WORK_EXCEPTION
+            JobTimeout        the caller's patience ended
+            JobRefused        the server did not take it
+            JobLost           the server stopped first
+
+Any other exception is a bug of ours: it is logged with its traceback and ends
+one connection, never the server.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+
+class GearmandError(Exception):
+    """Whatever gearmand raises on purpose."""
+
+
+class ConfigError(GearmandError):
+    """A setting that cannot be used: says which, the value, and what is allowed."""
+
+
+class ProtocolError(GearmandError):
+    """Bytes that are no Gearman: where the next packet starts is unknown, so the connection closes."""
+
+
+class JobError(GearmandError):
+    """A job did not end with a result.
+
+    `function` is the function's name and `handle` the job's handle (`None`
+    where the job was never created), both as `str`.
+    """
+
+    def __init__(self, message: str, function: str, handle: Optional[str]) -> None:
+        super().__init__(message)
+        self.function = function
+        self.handle = handle
+
+
+class JobFailed(JobError):
+    """The worker reported WORK_FAIL, its attempts were used up, or the job was cancelled."""
+
+
+class JobException(JobError):
+    """The worker reported WORK_EXCEPTION; `data` holds its bytes."""
+
+    def __init__(self, message: str, function: str, handle: Optional[str], data: bytes) -> None:
+        super().__init__(message, function, handle)
+        self.data = data
+
+
+class JobTimeout(JobError):
+    """The job did not end within the caller's timeout."""
+
+
+class JobRefused(JobError):
+    """The server did not take the job; the message carries its code and text."""
+
+
+class JobLost(JobError):
+    """The server stopped before the job ended."""
+
+
+class Refusal(NamedTuple):
+    """The two arguments of an ERROR packet (type 19)."""
+
+    code: bytes
+    text: bytes
+
+
+INVALID_MAGIC = Refusal(b"INVALID_MAGIC", b"Request magic expected")
+INVALID_COMMAND = Refusal(b"INVALID_COMMAND", b"Command not expected")
+UNIQUE_TOO_LARGE = Refusal(b"ARGUMENT_TOO_LARGE", b"Unique value too large")
+FUNCTION_TOO_LARGE = Refusal(b"ARGUMENT_TOO_LARGE", b"Function name too large")
+HANDLE_TOO_LARGE = Refusal(
+    b"ARGUMENT_TOO_LARGE",
+    b"Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf",
+)
+UNKNOWN_OPTION = Refusal(b"UNKNOWN_OPTION", b"Server does not recognize given option")
+QUEUE_FULL = Refusal(b"QUEUE_ERROR", b"Job queue is full")
+SHUTTING_DOWN = Refusal(b"SHUTTING_DOWN", b"The job server is shutting down and takes no new jobs")
+RESULT_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"Job given in work result not found")
+EXCEPTION_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"An exception was received for a job that does not exist")
+DATA_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"Job does not exist on server")
+
+
+def invalid_argument(text: bytes) -> Refusal:
+    """The refusal of one argument: `text` names it and says what was expected."""
+    return Refusal(b"INVALID_ARGUMENT", text)

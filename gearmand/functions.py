@@ -1,0 +1,117 @@
+"""One function: its queues, its workers, its limits. Decides nothing.
+
+Three indexes make every step of the registry O(1) or O(log n), however many
+workers, abilities and functions there are. Two of them are lazy: an entry that
+has become untrue is dropped by whoever comes across it, and whoever dropped it
+sees to its return.
+
+    workers    every party that can do the function
+    sleepers   the parties to wake. A party that is awake may still be in it:
+               the wake-up that comes across it moves it to the party's
+               `unslept`, and it returns when that party next falls asleep
+    unaware    per priority, the parties whose `ready` list lacks this
+               function. A job that enters the queue makes them all aware; a
+               party that finds the queue empty becomes unaware
+
+Hence, for every party that can do the function and per priority: either the
+function is in its `ready` list or the party is in `unaware`, never both; and a
+queue that is not empty has nobody unaware of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional
+
+from gearmand.jobs import ENDED, Job, Priority
+
+if TYPE_CHECKING:
+    from gearmand.parties import Party
+
+
+class Queue:
+    """The jobs of one function and one priority, first in first out; `live` counts them.
+
+    A job that leaves from the middle (cancelled, abandoned, taken back) leaves
+    a dead entry behind, which goes when it comes to the front or when the dead
+    are the majority. A job is its own entry, dead once the job has ENDED. One
+    that comes back after a worker lost it may leave and come back again, so
+    its entry is a cell of its own, dead once emptied.
+    """
+
+    __slots__ = ("live", "_entries")
+
+    def __init__(self) -> None:
+        self.live = 0
+        self._entries: Deque[Any] = deque()
+
+    def __iter__(self) -> Iterator[Job]:
+        return filter(None, map(_job_of, self._entries))
+
+    def push(self, job: Job) -> None:
+        """Put `job` at the tail."""
+        if job.retries:
+            job.entry = [job]
+            self._entries.append(job.entry)
+        else:
+            self._entries.append(job)
+        self.live += 1
+
+    def pop(self) -> Job:
+        """Take the first job out. IndexError when there is none."""
+        while True:
+            job = _job_of(self._entries.popleft())
+            if job is not None:
+                job.entry = None
+                self.live -= 1
+                return job
+
+    def remove(self, job: Job) -> None:
+        """Take `job` out wherever it stands. Its state must be ENDED already, or its entry a cell."""
+        if job.entry is not None:
+            job.entry[0] = None
+            job.entry = None
+        self.live -= 1
+        if len(self._entries) > 2 * self.live + 64:
+            self._entries = deque(entry for entry in self._entries if _job_of(entry) is not None)
+
+
+def _job_of(entry: Any) -> Optional[Job]:
+    """The job behind a queue's entry, `None` where the entry is dead."""
+    job = entry[0] if type(entry) is list else entry
+    return None if job is None or job.state is ENDED else job
+
+
+class Function:
+    """A function by its name, with all that is counted of it."""
+
+    __slots__ = ("name", "queues", "jobs", "running", "scheduled", "workers", "sleepers", "unaware", "claims", "limits")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.queues = tuple(Queue() for _ in Priority)
+        # Its jobs in every state, then those of them in two of the states.
+        self.jobs = 0
+        self.running = 0
+        self.scheduled = 0
+        self.workers: Dict["Party", None] = {}
+        self.sleepers: Dict["Party", None] = {}
+        self.unaware: List[Dict["Party", None]] = [{} for _ in Priority]
+        # How many parties have been woken for it and have not grabbed yet.
+        self.claims = 0
+        # Per priority: how many jobs there may be, in all, for another one to
+        # be accepted. None: any number.
+        self.limits: List[Optional[int]] = [None for _ in Priority]
+
+    def __repr__(self) -> str:
+        return "<Function %s>" % self.name.decode("utf-8", "backslashreplace")
+
+    @property
+    def queued(self) -> int:
+        """Jobs that a worker could take now."""
+        high, normal, low = self.queues
+        return high.live + normal.live + low.live
+
+    @property
+    def limited(self) -> bool:
+        return any(limit is not None for limit in self.limits)

@@ -1,0 +1,119 @@
+"""One job: what it is, and which way it can go. Knows no other job and no server.
+
+The life of a job:
+
+                     submit                      due
+    (client) ──┬──────────────▶ SCHEDULED ─────────────────┐
+               │                                           ▼
+               └───────────────────────────────────────▶ QUEUED ──grab──▶ RUNNING
+                                                           ▲                 │
+                                                           └────requeue──────┘
+    QUEUED, SCHEDULED, RUNNING ──complete, fail, cancel, abandon──▶ ENDED
+
+Each verb is one literal dict from the state before to the state after; a move
+that is not in its dict is a KeyError, that is, a bug of ours.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Dict, Optional, Union
+
+if TYPE_CHECKING:
+    from gearmand.functions import Function
+    from gearmand.parties import Party
+
+
+class JobState(enum.IntEnum):
+    SCHEDULED = 0
+    """Waits for its due time."""
+    QUEUED = 1
+    """Waits for a worker."""
+    RUNNING = 2
+    """A worker holds it."""
+    ENDED = 3
+    """Off the books: no table but a worker's memory of handles knows it."""
+
+
+class Priority(enum.IntEnum):
+    """The order of service; also the index of a function's queue."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+SCHEDULED, QUEUED, RUNNING, ENDED = JobState
+
+DUE = {SCHEDULED: QUEUED}
+ASSIGN = {QUEUED: RUNNING}
+REQUEUE = {RUNNING: QUEUED}
+END = {SCHEDULED: ENDED, QUEUED: ENDED, RUNNING: ENDED}
+
+Workload = Union[bytes, memoryview]
+
+
+class Job:
+    """A unit of work, from its submission to its end.
+
+    There may be ten million of these: every slot costs 80 MB then.
+    """
+
+    __slots__ = (
+        "handle",
+        "function",
+        "unique",
+        "workload",
+        "priority",
+        "background",
+        "state",
+        "worker",
+        "listeners",
+        "numerator",
+        "denominator",
+        "retries",
+        "reducer",
+        "entry",
+    )
+
+    def __init__(
+        self,
+        handle: bytes,
+        function: "Function",
+        unique: bytes,
+        workload: Workload,
+        priority: int,
+        background: bool,
+        reducer: Optional[bytes],
+    ) -> None:
+        self.handle = handle
+        self.function = function
+        self.unique = unique
+        self.workload = workload
+        self.priority = priority
+        self.background = background
+        self.state = QUEUED
+        self.worker: Optional["Party"] = None
+        # Who is told of it, and how many times each packet: a connection that
+        # submits the same unique twice gets everything twice.
+        self.listeners: Optional[Dict["Party", int]] = None
+        self.numerator = 0
+        self.denominator = 0
+        # Assignments that ended without a result.
+        self.retries = 0
+        self.reducer = reducer
+        # Its entry in the table that its state puts it in, where that table has
+        # entries: the due times, the timeouts, or a queue that it came back to.
+        self.entry: Optional[list[Any]] = None
+
+    def __repr__(self) -> str:
+        return "<Job %s %s %s>" % (
+            self.handle.decode("ascii", "replace"),
+            self.function.name.decode("utf-8", "backslashreplace"),
+            JobState(self.state).name,
+        )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is served by running it: a background job always, a foreground one while somebody listens."""
+        return self.background or self.listeners is not None

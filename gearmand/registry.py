@@ -1,0 +1,547 @@
+"""All jobs, functions and parties: decides. Pure: no lock, socket, clock or log.
+
+Whoever calls holds the broker's lock and has set `now` and `epoch_s`. What a decision means
+for a party is posted to it (`Party.post`); an expected refusal is a result.
+
+Invariants (`tests/test_registry.py` holds them after every step):
+
+- An unfinished job is in `jobs` and in exactly one place: a queue, the due
+  times, or its worker's `running`. `unfinished` counts what is there.
+- A job is kept while it is wanted (background, or somebody listens) or runs.
+- A party that is asleep could grab nothing that is not already somebody's to
+  grab: where a function has sleepers, at least as many parties are awake for
+  it (`claims`) as it has jobs queued. A claim ends with a grab, with the
+  party, or after `grace_s`, and then passes on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import OrderedDict, deque
+from typing import Deque, Dict, List, Optional, Tuple, Union
+
+from gearmand.deadlines import Deadlines
+from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.functions import Function, Queue
+from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Job, Priority, Workload
+from gearmand.parties import Ability, Party
+from gearmand.protocol import PacketType
+from gearmand.uniques import Uniques, key_of
+
+NOOP = int(PacketType.NOOP)
+WORK_FAIL = int(PacketType.WORK_FAIL)
+WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
+
+IDLE_FUNCTIONS = 100_000
+"""How many functions without jobs, workers and limits are remembered."""
+
+
+class Registry:
+    """Everything that the server knows of its jobs.
+
+    `attempts`: how many times a job is given out before it fails; `None`: any
+    number. `wakeups`: how many sleepers one new job wakes; 0: all of them.
+    `grace_s`: after how long a woken party that has not grabbed no longer
+    counts. `timeout_unit_s`: the unit of CAN_DO_TIMEOUT. `minimum_timeout_s`:
+    what a shorter timeout is raised to.
+    `timeout_fails`: a timeout is a WORK_FAIL, not another attempt.
+    `reports_extend`: a report restarts the timeout. `newest_first`: a party's
+    newest ability is always served first, instead of all in turn.
+    """
+
+    def __init__(
+        self,
+        handle_prefix: bytes,
+        first_number: int,
+        attempts: Optional[int] = None,
+        wakeups: int = 1,
+        grace_s: float = 1.0,
+        timeout_unit_s: float = 0.001,
+        minimum_timeout_s: float = 1.0,
+        timeout_fails: bool = False,
+        reports_extend: bool = False,
+        newest_first: bool = False,
+    ) -> None:
+        # Set by the caller before each call: the monotonic clock in seconds, and
+        # the calendar's in seconds since 1970.
+        self.now = 0.0
+        self.epoch_s = 0.0
+        self.jobs: Dict[bytes, Job] = {}
+        self.functions: Dict[bytes, Function] = {}
+        self.uniques = Uniques()
+        self.running = 0
+        self.draining = False
+        self.timeout_unit_s = timeout_unit_s
+        # Set whenever something may be due sooner than `next_due` said last.
+        self.sooner = False
+        self._handle_format = handle_prefix.replace(b"%", b"%%") + b":%d"
+        self._next_number = first_number
+        self._attempts = attempts
+        self._wakeups = wakeups
+        self._grace_s = grace_s
+        self._minimum_timeout_s = minimum_timeout_s
+        self._timeout_fails = timeout_fails
+        self._reports_extend = reports_extend
+        self._newest_first = newest_first
+        # Due times are of the calendar (seconds since 1970), timeouts and
+        # claims of the monotonic clock.
+        self._due = Deadlines()
+        self._timeouts = Deadlines()
+        self._claims: Deque[Tuple[float, Party, int]] = deque()
+        # Oldest first. A function may have become busy since; whoever takes
+        # it out looks.
+        self._idle: "OrderedDict[Function, None]" = OrderedDict()
+
+    # -- functions ---------------------------------------------------------
+
+    def function(self, name: bytes) -> Function:
+        """The function of that name, which is remembered from now on."""
+        function = self.functions.get(name)
+        if function is None:
+            function = self.functions[name] = Function(name)
+            self._note_if_idle(function)
+        return function
+
+    def drop_function(self, name: bytes) -> Optional[bool]:
+        """Forget a function: True; False while it has workers or jobs; `None` when there is none of that name."""
+        function = self.functions.get(name)
+        if function is None:
+            return None
+        if function.workers or function.jobs:
+            return False
+        self._forget(function)
+        return True
+
+    def limit_queue(self, name: bytes, limits: List[Optional[int]]) -> None:
+        """Refuse new jobs of a function and priority while it has that many jobs in all."""
+        function = self.function(name)
+        function.limits = limits
+        self._note_if_idle(function)
+
+    def _forget(self, function: Function) -> None:
+        del self.functions[function.name]
+        self._idle.pop(function, None)
+
+    def _note_if_idle(self, function: Function) -> None:
+        if function.jobs or function.workers:
+            return
+        self._idle[function] = None
+        self._idle.move_to_end(function)
+        if len(self._idle) > IDLE_FUNCTIONS:
+            oldest, _ = self._idle.popitem(last=False)
+            if not (oldest.jobs or oldest.workers or oldest.limited):
+                self._forget(oldest)
+
+    # -- clients -----------------------------------------------------------
+
+    def submit(
+        self,
+        listener: Optional[Party],
+        name: bytes,
+        unique: bytes,
+        workload: Workload,
+        priority: int = Priority.NORMAL,
+        due_s: Optional[int] = None,
+        reducer: Optional[bytes] = None,
+    ) -> Union[Job, Refusal]:
+        """Accept a job, or join it to the unfinished one of the same function and unique.
+
+        `listener` is told of everything that happens to it; `None` makes it a
+        background job. `due_s` (seconds since 1970, in the future) holds it
+        back until then. Returns the job, or why it was refused.
+        """
+        if self.draining:
+            return SHUTTING_DOWN
+        function = self.functions.get(name) or self.function(name)
+        key = key_of(unique, workload) if unique else None
+        if key is not None:
+            twin = self.uniques.find(key, function)
+            if twin is not None:
+                self._join(twin, listener)
+                return twin
+        limit = function.limits[priority]
+        if limit is not None and function.jobs >= limit:
+            return QUEUE_FULL
+        handle = self._handle_format % self._next_number
+        self._next_number += 1
+        job = self.jobs[handle] = Job(handle, function, unique, workload, priority, listener is None, reducer)
+        function.jobs += 1
+        if listener is not None:
+            job.listeners = {listener: 1}
+            listener.listening[job] = None
+        if key is not None:
+            self.uniques.add(key, job)
+        if due_s is None:
+            self._enqueue(job)
+        else:
+            job.state = SCHEDULED
+            function.scheduled += 1
+            self._add_deadline(self._due, due_s, job)
+        return job
+
+    def _join(self, job: Job, listener: Optional[Party]) -> None:
+        if listener is None:
+            job.background = True
+            return
+        if job.listeners is None:
+            job.listeners = {}
+        job.listeners[listener] = job.listeners.get(listener, 0) + 1
+        listener.listening[job] = None
+
+    def cancel(self, handle: bytes) -> bool:
+        """End an unfinished job with WORK_FAIL. False: there is none of that handle."""
+        job = self.jobs.get(handle)
+        if job is None:
+            return False
+        self._fail(job)
+        return True
+
+    def abandon(self, listener: Party, job: Job) -> None:
+        """Stop listening to a job; one that waits and that nobody wants any more ends."""
+        del listener.listening[job]
+        listeners = job.listeners
+        assert listeners is not None
+        del listeners[listener]
+        if listeners:
+            return
+        job.listeners = None
+        if not job.wanted and job.state is not RUNNING:
+            self._end(job)
+
+    # -- workers -----------------------------------------------------------
+
+    def can_do(self, party: Party, name: bytes, timeout_s: Optional[float] = None) -> None:
+        """The party can do a function. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
+        function = self.function(name)
+        if timeout_s is not None:
+            timeout_s = max(timeout_s, self._minimum_timeout_s)
+        ability = party.abilities.get(function)
+        if ability is not None:
+            ability.timeout_s = timeout_s
+            return
+        index = next(reversed(party.by_index), 0) - 1
+        party.abilities[function] = Ability(index, timeout_s)
+        party.by_index[index] = function
+        function.workers[party] = None
+        for queue, ready, unaware in zip(function.queues, party.ready, function.unaware):
+            if queue.live:
+                insort(ready, index)
+            else:
+                unaware[party] = None
+        if not party.asleep:
+            party.unslept[function] = None
+        elif function.queued:
+            party.unslept[function] = None
+            self._rouse(party, function)
+        else:
+            function.sleepers[party] = None
+
+    def cant_do(self, party: Party, name: bytes) -> None:
+        """The party takes no more jobs of a function. It keeps those that it runs."""
+        function = self.functions.get(name)
+        if function is None:
+            return
+        ability = party.abilities.pop(function, None)
+        if ability is None:
+            return
+        del party.by_index[ability.index]
+        del function.workers[party]
+        for ready, unaware in zip(party.ready, function.unaware):
+            if party in unaware:
+                del unaware[party]
+            else:
+                ready.remove(ability.index)
+        if party.unslept.pop(function, self) is self:
+            del function.sleepers[party]
+        if party.claim is function:
+            self._unclaim(party)
+            self._pass_on(function)
+        self._note_if_idle(function)
+
+    def reset_abilities(self, party: Party) -> None:
+        """`cant_do` of everything."""
+        for function in list(party.abilities):
+            self.cant_do(party, function.name)
+
+    def grab(self, party: Party) -> Optional[Job]:
+        """Give the party its next job: highest priority, then its functions in turn, then first in first out."""
+        party.asleep = False
+        claim = party.claim
+        if claim is not None:
+            self._unclaim(party)
+        found = self._next(party)
+        if found is None:
+            return None
+        function, queue, index = found
+        party.last_served = index
+        job = queue.pop()
+        self._assign(job, party)
+        if claim is not None and claim is not function:
+            self._pass_on(claim)
+        return job
+
+    def sleep(self, party: Party) -> None:
+        """The party waits for a NOOP: it comes at once where there is work, else when there is."""
+        if self._next(party) is not None:
+            party.post(NOOP, b"")
+            return
+        if party.claim is not None:
+            self._unclaim(party)
+        party.asleep = True
+        for function in party.unslept:
+            function.sleepers[party] = None
+        party.unslept.clear()
+
+    def leave(self, party: Party) -> None:
+        """The party is gone: what it ran is given out again, what only it waited for is dropped."""
+        self.reset_abilities(party)
+        for job in list(party.running.values()):
+            self._lose(job)
+        for job in list(party.listening):
+            self.abandon(party, job)
+
+    # -- reports of workers --------------------------------------------------
+    # Each returns False where the party has nothing to do with the job; True
+    # also where a report comes too late to count.
+
+    def relay(self, party: Party, handle: bytes, kind: int, body: Workload) -> bool:
+        """Data or a warning, for the job's listeners."""
+        job = self._held(party, handle)
+        if job is None:
+            return handle in party.past
+        self._tell(job, kind, body)
+        return True
+
+    def progress(self, party: Party, handle: bytes, numerator: int, denominator: int, kind: int, body: Workload) -> bool:
+        """How far a job is, for its listeners and for whoever asks later."""
+        job = self._held(party, handle)
+        if job is None:
+            return handle in party.past
+        job.numerator = numerator
+        job.denominator = denominator
+        self._tell(job, kind, body)
+        return True
+
+    def finish(self, party: Party, handle: bytes, kind: int, body: Workload) -> bool:
+        """The job's end, complete or failed, for its listeners."""
+        job = self._held(party, handle)
+        if job is None:
+            return handle in party.past
+        self._tell(job, kind, body)
+        self._end(job)
+        return True
+
+    def finish_with_exception(self, party: Party, handle: bytes, body: Workload) -> bool:
+        """The job's end: an exception for the listeners that asked for exceptions, a failure for the others."""
+        job = self._held(party, handle)
+        if job is None:
+            return handle in party.past
+        for listener, times in (job.listeners or {}).items():
+            for _ in range(times):
+                if listener.exceptions:
+                    listener.post(WORK_EXCEPTION, body)
+                else:
+                    listener.post(WORK_FAIL, handle)
+        self._end(job)
+        return True
+
+    # -- time --------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do what is due."""
+        claims = self._claims
+        while claims and claims[0][0] <= self.now:
+            _, party, number = claims.popleft()
+            function = party.claim
+            if function is not None and party.claim_number == number:
+                self._unclaim(party)
+                self._pass_on(function)
+        for job in self._timeouts.pop_due(self.now):
+            job.entry = None
+            if self._timeout_fails:
+                self._fail(job)
+            else:
+                self._lose(job)
+        for job in self._due.pop_due(self.epoch_s):
+            job.entry = None
+            job.function.scheduled -= 1
+            job.state = DUE[job.state]
+            self._enqueue(job)
+
+    def next_due(self) -> Optional[float]:
+        """In how many seconds `tick` should be called; `None`: not before something happens."""
+        self.sooner = False
+        claim = self._claims[0][0] if self._claims else None
+        timeout = self._timeouts.next_due()
+        due_s = self._due.next_due()
+        waits = [due - self.now for due in (claim, timeout) if due is not None]
+        if due_s is not None:
+            waits.append(due_s - self.epoch_s)
+        return max(0.0, min(waits)) if waits else None
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing runs and no connected worker could take what is queued."""
+        return not self.running and not any(f.queued and f.workers for f in self.functions.values())
+
+    # -- one job's moves -----------------------------------------------------
+
+    def _enqueue(self, job: Job) -> None:
+        function = job.function
+        priority = job.priority
+        function.queues[priority].push(job)
+        unaware = function.unaware[priority]
+        if unaware:
+            for party in unaware:
+                insort(party.ready[priority], party.abilities[function].index)
+            unaware.clear()
+        if function.sleepers:
+            self._wake(function)
+
+    def _assign(self, job: Job, party: Party) -> None:
+        job.state = ASSIGN[job.state]
+        job.worker = party
+        party.running[job.handle] = job
+        job.function.running += 1
+        self.running += 1
+        self._start_timeout(job)
+
+    def _start_timeout(self, job: Job) -> None:
+        assert job.worker is not None
+        ability = job.worker.abilities.get(job.function)
+        if ability is not None and ability.timeout_s is not None:
+            self._add_deadline(self._timeouts, self.now + ability.timeout_s, job)
+
+    def _held(self, party: Party, handle: bytes) -> Optional[Job]:
+        """The job that the party runs, or gets back because it waits again after the party's timeout."""
+        job = party.running.get(handle)
+        if job is None:
+            if handle not in party.past:
+                return None
+            job = self.jobs.get(handle)
+            if job is None or job.state is not QUEUED:
+                return None
+            self._take_out(job)
+            self._assign(job, party)
+        elif self._reports_extend and job.entry is not None:
+            self._timeouts.call_off(job.entry)
+            self._start_timeout(job)
+        return job
+
+    def _lose(self, job: Job) -> None:
+        """Its worker is gone or too late: another attempt, where anybody wants it and any is left."""
+        job.retries += 1
+        job.numerator = job.denominator = 0
+        if not job.wanted:
+            self._end(job)
+        elif self._attempts is not None and job.retries >= self._attempts:
+            self._fail(job)
+        else:
+            self._take_out(job)
+            job.state = REQUEUE[job.state]
+            self._enqueue(job)
+
+    def _fail(self, job: Job) -> None:
+        self._tell(job, WORK_FAIL, job.handle)
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        function = job.function
+        was, job.state = job.state, END[job.state]
+        self._take_out(job, was)
+        del self.jobs[job.handle]
+        function.jobs -= 1
+        if job.listeners is not None:
+            for listener in job.listeners:
+                del listener.listening[job]
+            job.listeners = None
+        if job.unique:
+            key = key_of(job.unique, job.workload)
+            if key is not None:
+                self.uniques.remove(key, job)
+        # A dead entry in a queue may keep the job for a while, not its bytes.
+        job.workload = b""
+        if not function.jobs and not function.workers:
+            self._note_if_idle(function)
+
+    def _take_out(self, job: Job, state: Optional[int] = None) -> None:
+        """Out of the one place where its state, given where it has moved on already, puts it."""
+        state = job.state if state is None else state
+        function = job.function
+        if state is RUNNING:
+            worker = job.worker
+            assert worker is not None
+            del worker.running[job.handle]
+            worker.past.add(job.handle)
+            job.worker = None
+            function.running -= 1
+            self.running -= 1
+            if job.entry is not None:
+                self._timeouts.call_off(job.entry)
+        elif state is QUEUED:
+            function.queues[job.priority].remove(job)
+        else:
+            function.scheduled -= 1
+            self._due.call_off(job.entry)
+        job.entry = None
+
+    def _tell(self, job: Job, kind: int, body: Workload) -> None:
+        listeners = job.listeners
+        if listeners is not None:
+            for listener, times in listeners.items():
+                for _ in range(times):
+                    listener.post(kind, body)
+
+    def _add_deadline(self, deadlines: Deadlines, due: float, job: Job) -> None:
+        job.entry = deadlines.add(due, job)
+        if deadlines.next_due() == due:
+            self.sooner = True
+
+    # -- who is awake --------------------------------------------------------
+
+    def _next(self, party: Party) -> Optional[Tuple[Function, Queue, int]]:
+        """Where the party's next job is: function, queue, and the index of its ability."""
+        for priority, ready in enumerate(party.ready):
+            while ready:
+                at = 0 if self._newest_first else bisect_right(ready, party.last_served)
+                if at == len(ready):
+                    at = 0
+                index = ready[at]
+                function = party.by_index[index]
+                queue = function.queues[priority]
+                if queue.live:
+                    return function, queue, index
+                del ready[at]
+                function.unaware[priority][party] = None
+        return None
+
+    def _wake(self, function: Function) -> None:
+        """Wake as many sleepers as one job wakes."""
+        sleepers = function.sleepers
+        wanted = self._wakeups or len(sleepers)
+        while sleepers and wanted:
+            party, _ = sleepers.popitem()
+            party.unslept[function] = None
+            if party.asleep:
+                self._rouse(party, function)
+                wanted -= 1
+
+    def _rouse(self, party: Party, function: Function) -> None:
+        party.asleep = False
+        party.claim = function
+        party.claim_number += 1
+        function.claims += 1
+        if not self._claims:
+            self.sooner = True
+        self._claims.append((self.now + self._grace_s, party, party.claim_number))
+        party.post(NOOP, b"")
+
+    def _unclaim(self, party: Party) -> None:
+        assert party.claim is not None
+        party.claim.claims -= 1
+        party.claim = None
+
+    def _pass_on(self, function: Function) -> None:
+        """A party that was awake for the function no longer is: wake another where one is missing."""
+        if function.sleepers and function.queued > function.claims:
+            self._wake(function)

@@ -1,0 +1,253 @@
+"""What each administrative command does: one table, and a short function for each row.
+
+A function takes the control, the line's words (the command's own name first)
+and returns the answer, or yields a long one in pieces. No lock is held; what
+needs the registry takes a turn.
+
+The C server's commands answer byte for byte as it does; `jobs`, `clients` and
+`shutdown` are those of the Perl server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+
+from gearmand import text
+from gearmand.broker import Broker
+from gearmand.functions import Function
+from gearmand.jobs import ENDED, Job
+from gearmand.peer import Peer
+from gearmand.registry import Registry
+
+Answer = Union[bytes, Iterable[bytes]]
+
+
+class Control(NamedTuple):
+    """What the commands may use of the server."""
+
+    broker: Broker
+    version: str
+    level_name: str
+    shut_down: Callable[[bool], None]
+    """Begin to stop, gracefully or at once; returns without waiting."""
+
+
+class Command(NamedTuple):
+    usage: str
+    act: Callable[[Control, List[bytes]], Answer]
+
+
+# Formatting tables is all computation. One at a time, they cannot take the
+# interpreter from the handlers in numbers. Nothing is sent while it is held.
+_one_table_at_a_time = threading.Lock()
+
+
+def answer(control: Control, line: bytes) -> Iterable[bytes]:
+    """The answer to a line, in pieces; the first one when the line's work is done."""
+    found = text.words(line)
+    name = found[0] if found else b""
+    command = COMMANDS.get(name.decode("latin-1").lower())
+    if len(found) > text.MOST_WORDS:
+        reply: Answer = text.error("INVALID_ARGUMENTS", "Too many arguments")
+    elif command is None:
+        reply = _unknown(name)
+    else:
+        reply = command.act(control, found)
+    if isinstance(reply, bytes):
+        yield reply
+        return
+    pieces = iter(reply)
+    while True:
+        with _one_table_at_a_time:
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+def _unknown(name: bytes) -> bytes:
+    return text.error("UNKNOWN_COMMAND", "Unknown server command" + name.decode("utf-8", "surrogateescape"))
+
+
+def _incomplete(name: str) -> bytes:
+    return text.error("INVALID_ARGUMENTS", "An incomplete set of arguments was sent to this command " + name)
+
+
+def _is(word: bytes, expected: bytes) -> bool:
+    return word.lower() == expected
+
+
+# -- what there is -----------------------------------------------------------------
+
+
+def _table(control: Control, items: Callable[[Registry], Iterable[Any]], row: Callable[[Any], Any]) -> Iterable[bytes]:
+    for rows in control.broker.rows(items, row):
+        yield text.rows(rows)
+    yield text.END_OF_TABLE
+
+
+def _functions(registry: Registry) -> Iterable[Function]:
+    return registry.functions.values()
+
+
+def _status(control: Control, words: List[bytes]) -> Answer:
+    def row(function: Function) -> Sequence[object]:
+        return function.name, function.jobs, function.running, len(function.workers)
+
+    return _table(control, _functions, row)
+
+
+def _priority_status(control: Control, words: List[bytes]) -> Answer:
+    def row(function: Function) -> Sequence[object]:
+        high, normal, low = (queue.live for queue in function.queues)
+        return function.name, high, normal + function.scheduled, low, len(function.workers)
+
+    return _table(control, _functions, row)
+
+
+def _workers(control: Control, words: List[bytes]) -> Answer:
+    def row(peer: Peer) -> Optional[Sequence[object]]:
+        if peer.closed:
+            return None
+        names = [peer.by_index[index].name for index in sorted(peer.by_index)]
+        host = peer.address.rpartition(":")[0].strip("[]").encode()
+        return (b" ".join([b"%d %b %b :" % (peer.fileno, host, peer.client_id), *names]),)
+
+    return _table(control, lambda registry: reversed(control.broker.peers), row)
+
+
+def _clients(control: Control, words: List[bytes]) -> Answer:
+    def row(peer: Peer) -> Sequence[object]:
+        lines = [peer.address.encode()]
+        lines += [b"\t%b\t%b\t%b" % (job.function.name, job.unique, _worker_address(job)) for job in peer.listening]
+        return (b"\n".join(lines),)
+
+    return _table(control, lambda registry: control.broker.peers, row)
+
+
+def _jobs(control: Control, words: List[bytes]) -> Answer:
+    def row(job: Job) -> Optional[Sequence[object]]:
+        if job.state is ENDED:
+            return None
+        listeners = sum(job.listeners.values()) if job.listeners else 0
+        return job.function.name, job.unique, _worker_address(job), listeners
+
+    return _table(control, lambda registry: registry.jobs.values(), row)
+
+
+def _worker_address(job: Job) -> bytes:
+    return job.worker.address.encode() if isinstance(job.worker, Peer) else b"-"
+
+
+def _show(control: Control, words: List[bytes]) -> Answer:
+    what = [word.lower() for word in words[1:]]
+    if not what:
+        return _unknown(words[0])
+    if what == [b"jobs"]:
+        return _table(control, lambda registry: registry.jobs.values(), _job_row)
+    if what == [b"unique", b"jobs"]:
+        return _table(control, lambda registry: registry.jobs.values(), _unique_row)
+    return text.error("UNKNOWN_SHOW_ARGUMENTS")
+
+
+def _job_row(job: Job) -> Optional[Sequence[object]]:
+    # Handle, retries, ignored, persisted.
+    return None if job.state is ENDED else (job.handle, job.retries, int(not job.wanted), 0)
+
+
+def _unique_row(job: Job) -> Optional[Sequence[object]]:
+    return None if job.state is ENDED else (job.unique,)
+
+
+def _version(control: Control, words: List[bytes]) -> Answer:
+    return text.data(control.version.encode())
+
+
+def _getpid(control: Control, words: List[bytes]) -> Answer:
+    return text.data(b"%d" % os.getpid())
+
+
+def _verbose(control: Control, words: List[bytes]) -> Answer:
+    return text.data(control.level_name.encode())
+
+
+def _help(control: Control, words: List[bytes]) -> Answer:
+    return b"".join(b"%b\n" % command.usage.encode() for command in COMMANDS.values()) + text.END_OF_TABLE
+
+
+# -- what changes something ----------------------------------------------------------
+
+
+def _cancel(control: Control, words: List[bytes]) -> Answer:
+    if len(words) < 3:
+        return _unknown(words[0])
+    if not _is(words[1], b"job"):
+        return text.error("UNKNOWN_ERROR")
+    found = control.broker.turn(lambda registry: registry.cancel(words[2]))
+    return text.OK if found else text.error("UNKNOWN_JOB")
+
+
+def _create(control: Control, words: List[bytes]) -> Answer:
+    if len(words) < 3 or not _is(words[1], b"function"):
+        return _incomplete("create")
+    control.broker.turn(lambda registry: registry.function(words[2]))
+    return text.OK
+
+
+def _drop(control: Control, words: List[bytes]) -> Answer:
+    if len(words) < 3 or not _is(words[1], b"function"):
+        return _incomplete("drop")
+    dropped = control.broker.turn(lambda registry: registry.drop_function(words[2]))
+    if dropped is None:
+        return b"ERR function not found\r\n"
+    return text.OK if dropped else b"ERR there are still connected workers or executing clients\r\n"
+
+
+def _max_queue(control: Control, words: List[bytes]) -> Answer:
+    if len(words) < 2:
+        return _incomplete("maxqueue")
+    given = [_limit(word) for word in words[2:]]
+    limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
+    control.broker.turn(lambda registry: registry.limit_queue(words[1], limits))
+    return text.OK
+
+
+def _limit(word: bytes) -> Optional[int]:
+    found = re.match(rb"[+-]?[0-9]{1,18}", word)
+    number = int(found.group()) if found else 0
+    return number if number > 0 else None
+
+
+def _shutdown(control: Control, words: List[bytes]) -> Answer:
+    graceful = len(words) == 2 and _is(words[1], b"graceful")
+    if len(words) > 1 and not graceful:
+        return b"ERR unknown_args Unknown+arguments+to+server+command\r\n"
+    return _then(b"OK\n", lambda: control.shut_down(graceful))
+
+
+def _then(reply: bytes, act: Callable[[], None]) -> Iterable[bytes]:
+    """Answer first, then act: the connection may not outlive the act."""
+    yield reply
+    act()
+
+
+COMMANDS: Dict[str, Command] = {
+    "status": Command("status", _status),
+    "prioritystatus": Command("prioritystatus", _priority_status),
+    "workers": Command("workers", _workers),
+    "clients": Command("clients", _clients),
+    "jobs": Command("jobs", _jobs),
+    "show": Command("show [unique] jobs", _show),
+    "cancel": Command("cancel job HANDLE", _cancel),
+    "create": Command("create function FUNCTION", _create),
+    "drop": Command("drop function FUNCTION", _drop),
+    "maxqueue": Command("maxqueue FUNCTION [LIMIT | HIGH NORMAL LOW]", _max_queue),
+    "verbose": Command("verbose", _verbose),
+    "version": Command("version", _version),
+    "getpid": Command("getpid", _getpid),
+    "help": Command("help", _help),
+    "shutdown": Command("shutdown [graceful]", _shutdown),
+}
