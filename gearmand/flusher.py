@@ -8,9 +8,12 @@ backed-up sockets only, so an ordinary day passes without it.
 
 from __future__ import annotations
 
+import fcntl
 import queue
 import select
 import socket
+import struct
+import termios
 import threading
 import time
 from typing import Callable, Dict, List
@@ -29,9 +32,12 @@ class Flusher:
 
     def __init__(self, unread_timeout_s: float, total_bytes: int) -> None:
         self._unread_timeout_s = unread_timeout_s or float("inf")
+        self._pass_s = min(_PASS_S, self._unread_timeout_s / 4)
         self._total_bytes = total_bytes or 2**62
         self._mailbox: "queue.SimpleQueue[Peer]" = queue.SimpleQueue()
         self._backed_up: Dict[int, Peer] = {}
+        # What the kernel held for each of them when last asked.
+        self._held: Dict[Peer, int] = {}
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
@@ -42,10 +48,11 @@ class Flusher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what is still backed up stays unsent."""
+        """End the thread, if it was started; what is still backed up stays unsent."""
         self._stopping = True
         self._ring()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._bell.close()
         self._ear.close()
 
@@ -71,6 +78,7 @@ class Flusher:
             for fileno, peer in list(self._backed_up.items()):
                 if not peer.backed_up or peer.closed:
                     del self._backed_up[fileno]
+                    self._held.pop(peer, None)
             self._give_up_unread()
 
     def _poll(self) -> List[int]:
@@ -78,7 +86,7 @@ class Flusher:
         poll.register(self._ear, select.POLLIN)
         for fileno in self._backed_up:
             poll.register(fileno, select.POLLOUT)
-        ready = [fileno for fileno, _ in poll.poll(_PASS_S * 1000 if self._backed_up else None)]
+        ready = [fileno for fileno, _ in poll.poll(self._pass_s * 1000 if self._backed_up else None)]
         if self._ear.fileno() in ready:
             try:
                 self._ear.recv(4096)
@@ -98,8 +106,22 @@ class Flusher:
         now = time.monotonic()
         waiting = {peer: peer.waiting_bytes for peer in self._backed_up.values()}
         for peer, waiting_bytes in waiting.items():
+            # A socket takes bytes again only when a third of its buffer is
+            # free, which a slow reader of a large one needs minutes for.
+            held = _held_by_the_kernel(peer)
+            if held < self._held.get(peer, 0):
+                peer.progress_at = now
+            self._held[peer] = held
             if now - peer.progress_at > self._unread_timeout_s:
                 peer.abort("it took no byte for %g s while %d bytes waited" % (self._unread_timeout_s, waiting_bytes))
         if sum(waiting.values()) > self._total_bytes:
             peer = max(waiting, key=waiting.__getitem__)
             peer.abort("%d bytes waited for it and too many for all peers together" % waiting[peer])
+
+
+def _held_by_the_kernel(peer: Peer) -> int:
+    """How many bytes have been sent to the peer that its machine has not taken."""
+    try:
+        return struct.unpack("@i", fcntl.ioctl(peer.socket, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+    except (OSError, ValueError):
+        return 0  # It has just been closed.

@@ -27,7 +27,7 @@ from collections import deque
 from typing import Callable, Deque, List, Optional, Union
 
 from gearmand.parties import Party
-from gearmand.protocol import response_header
+from gearmand.protocol import RESPONSE_HEADS, packed_size
 
 Buffer = Union[bytes, memoryview]
 
@@ -36,6 +36,7 @@ Buffer = Union[bytes, memoryview]
 _JOIN_BYTES = 32 * 1024
 _SEND_BYTES = 256 * 1024
 _SEND_PIECES = 64
+_DONTWAIT = socket.MSG_DONTWAIT
 
 
 class Peer(Party):
@@ -99,18 +100,15 @@ class Peer(Party):
 
     def post(self, kind: int, body: Buffer, tail: Buffer = b"") -> None:
         size = len(body) + len(tail)
-        header = response_header(kind, size)
         if size < _JOIN_BYTES:
-            self._put(b"".join((header, body, tail)))
-        else:
-            self._put(b"".join((header, body)) if tail else header)
-            self._put(tail or body)
+            self.post_text(b"".join((RESPONSE_HEADS[kind], packed_size(size), body, tail)))
+            return
+        header = RESPONSE_HEADS[kind] + packed_size(size)
+        self.post_text(b"".join((header, body)) if tail else header)
+        self.post_text(tail or body)
 
-    def post_text(self, data: bytes) -> None:
-        """Take bytes that are no packet."""
-        self._put(data)
-
-    def _put(self, piece: Buffer) -> None:
+    def post_text(self, piece: Buffer) -> None:
+        """Take bytes as they are, which need not be a packet."""
         if self.why_aborted is not None:
             return
         self.outbox.append(piece)
@@ -187,12 +185,13 @@ class Peer(Party):
             if self.closed or self.why_aborted is not None:
                 outbox.clear()
                 break
-            pieces = self._take()
+            piece = outbox.popleft()
+            pieces = self._gather(piece) if outbox else [piece]
             try:
                 if len(pieces) == 1:
-                    sent = self.socket.send(pieces[0], socket.MSG_DONTWAIT)
+                    sent = self.socket.send(pieces[0], _DONTWAIT)
                 else:
-                    sent = self.socket.sendmsg(pieces, (), socket.MSG_DONTWAIT)
+                    sent = self.socket.sendmsg(pieces, (), _DONTWAIT)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -208,16 +207,13 @@ class Peer(Party):
         self.backed_up = False
         return False
 
-    def _take(self) -> List[Buffer]:
-        """The first pieces of the outbox, small ones joined."""
+    def _gather(self, piece: Buffer) -> List[Buffer]:
+        """`piece` and what comes next in the outbox, small ones joined."""
         outbox = self.outbox
-        piece = outbox.popleft()
-        if not outbox or len(piece) >= _SEND_BYTES:
-            return [piece]
         pieces = [piece]
         size = len(piece)
         large = size >= _JOIN_BYTES
-        while outbox and size < _SEND_BYTES and (not large or len(pieces) < _SEND_PIECES):
+        while outbox and size < _SEND_BYTES and not (large and len(pieces) == _SEND_PIECES):
             piece = outbox.popleft()
             pieces.append(piece)
             size += len(piece)

@@ -134,8 +134,9 @@ _HEADER = struct.Struct(">III")
 _REQUEST = 0x00524551
 _RESPONSE = 0x00524553
 
-_RESPONSE_HEADS = [struct.pack(">II", _RESPONSE, kind) for kind in range(max(PacketType) + 1)]
-_size = struct.Struct(">I").pack
+RESPONSE_HEADS = [struct.pack(">II", _RESPONSE, kind) for kind in range(max(PacketType) + 1)]
+"""By packet type: the first eight bytes of a packet from the server. `packed_size` makes the other four."""
+packed_size = struct.Struct(">I").pack
 
 _LARGE_BYTES = 128 * 1024
 """A packet from this size on is received in place, without being joined from pieces."""
@@ -149,11 +150,6 @@ def pack(kind: int, *arguments: bytes, magic: bytes = b"\0REQ") -> bytes:
     return b"".join((magic, struct.pack(">II", kind, len(body)), body))
 
 
-def response_header(kind: int, size: int) -> bytes:
-    """The header of a packet from the server; `size` bytes of body follow."""
-    return _RESPONSE_HEADS[kind] + _size(size)
-
-
 def split(body: Body, count: int) -> List[Any]:
     """The body's arguments, at most `count`, fewer where there are not enough NUL bytes.
 
@@ -162,10 +158,12 @@ def split(body: Body, count: int) -> List[Any]:
     if type(body) is bytes:
         return body.split(b"\0", count - 1)
     underlying = body.obj
+    # A packet's body or the last argument of one: both run to the end.
+    start = len(underlying) - len(body)
     arguments: List[Any] = []
     at = 0
     while len(arguments) < count - 1:
-        nul = underlying.find(b"\0", at)
+        nul = underlying.find(b"\0", start + at) - start
         if nul < 0:
             break
         arguments.append(bytes(body[at:nul]))
@@ -201,6 +199,8 @@ class Decoder:
 
     def feed(self, data: bytes) -> List[Event]:
         """All events that end in `data`."""
+        if self.failure is not None:
+            return []
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -243,11 +243,13 @@ class Decoder:
         """Where the next bytes of a large packet belong: at least one byte and never beyond its end."""
         if self._large is None:
             return None
+        if self._view is not None:
+            # Whoever still holds the last room would keep it from growing.
+            self._view.release()
         if self._arrived == len(self._large):
-            self._view = None
             self._large.extend(bytes(min(self._arrived, self._size - self._arrived)))
-        self._view = memoryview(self._large)
-        return self._view[self._arrived :]
+        self._view = memoryview(self._large)[self._arrived :]
+        return self._view
 
     def filled(self, count: int) -> List[Event]:
         """Note that `count` bytes were put into `room()`; the packet, once that ends it."""

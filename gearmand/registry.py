@@ -17,8 +17,8 @@ Invariants (`tests/test_registry.py` holds them after every step):
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections import OrderedDict, deque
-from typing import Deque, Dict, List, Optional, Tuple, Union
+from collections import OrderedDict
+from typing import Dict, List, Optional, Tuple, Union
 
 from gearmand.deadlines import Deadlines
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
@@ -27,6 +27,7 @@ from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCH
 from gearmand.parties import Ability, Party
 from gearmand.protocol import PacketType
 from gearmand.uniques import Uniques, key_of
+from gearmand.wakeups import Wakeups
 
 NOOP = int(PacketType.NOOP)
 WORK_FAIL = int(PacketType.WORK_FAIL)
@@ -69,25 +70,22 @@ class Registry:
         self.jobs: Dict[bytes, Job] = {}
         self.functions: Dict[bytes, Function] = {}
         self.uniques = Uniques()
+        self.wakeups = Wakeups(wakeups, grace_s)
         self.running = 0
         self.draining = False
         self.timeout_unit_s = timeout_unit_s
-        # Set whenever something may be due sooner than `next_due` said last.
-        self.sooner = False
+        self._deadlines_sooner = False
         self._handle_format = handle_prefix.replace(b"%", b"%%") + b":%d"
         self._next_number = first_number
         self._attempts = attempts
-        self._wakeups = wakeups
-        self._grace_s = grace_s
         self._minimum_timeout_s = minimum_timeout_s
         self._timeout_fails = timeout_fails
         self._reports_extend = reports_extend
         self._newest_first = newest_first
-        # Due times are of the calendar (seconds since 1970), timeouts and
-        # claims of the monotonic clock.
+        # Due times are of the calendar (seconds since 1970), timeouts of the
+        # monotonic clock.
         self._due = Deadlines()
         self._timeouts = Deadlines()
-        self._claims: Deque[Tuple[float, Party, int]] = deque()
         # Oldest first. A function may have become busy since; whoever takes
         # it out looks.
         self._idle: "OrderedDict[Function, None]" = OrderedDict()
@@ -232,7 +230,7 @@ class Registry:
             party.unslept[function] = None
         elif function.queued:
             party.unslept[function] = None
-            self._rouse(party, function)
+            self.wakeups.rouse(party, function, self.now)
         else:
             function.sleepers[party] = None
 
@@ -254,8 +252,8 @@ class Registry:
         if party.unslept.pop(function, self) is self:
             del function.sleepers[party]
         if party.claim is function:
-            self._unclaim(party)
-            self._pass_on(function)
+            self.wakeups.end_claim(party)
+            self.wakeups.pass_on(function, self.now)
         self._note_if_idle(function)
 
     def reset_abilities(self, party: Party) -> None:
@@ -268,7 +266,7 @@ class Registry:
         party.asleep = False
         claim = party.claim
         if claim is not None:
-            self._unclaim(party)
+            self.wakeups.end_claim(party)
         found = self._next(party)
         if found is None:
             return None
@@ -277,7 +275,7 @@ class Registry:
         job = queue.pop()
         self._assign(job, party)
         if claim is not None and claim is not function:
-            self._pass_on(claim)
+            self.wakeups.pass_on(claim, self.now)
         return job
 
     def sleep(self, party: Party) -> None:
@@ -286,7 +284,7 @@ class Registry:
             party.post(NOOP, b"")
             return
         if party.claim is not None:
-            self._unclaim(party)
+            self.wakeups.end_claim(party)
         party.asleep = True
         for function in party.unslept:
             function.sleepers[party] = None
@@ -349,13 +347,7 @@ class Registry:
 
     def tick(self) -> None:
         """Do what is due."""
-        claims = self._claims
-        while claims and claims[0][0] <= self.now:
-            _, party, number = claims.popleft()
-            function = party.claim
-            if function is not None and party.claim_number == number:
-                self._unclaim(party)
-                self._pass_on(function)
+        self.wakeups.expire(self.now)
         for job in self._timeouts.pop_due(self.now):
             job.entry = None
             if self._timeout_fails:
@@ -370,14 +362,19 @@ class Registry:
 
     def next_due(self) -> Optional[float]:
         """In how many seconds `tick` should be called; `None`: not before something happens."""
-        self.sooner = False
-        claim = self._claims[0][0] if self._claims else None
+        self._deadlines_sooner = self.wakeups.sooner = False
+        claim = self.wakeups.next_due()
         timeout = self._timeouts.next_due()
         due_s = self._due.next_due()
         waits = [due - self.now for due in (claim, timeout) if due is not None]
         if due_s is not None:
             waits.append(due_s - self.epoch_s)
         return max(0.0, min(waits)) if waits else None
+
+    @property
+    def sooner(self) -> bool:
+        """Whether something may be due sooner than `next_due` said last."""
+        return self._deadlines_sooner or self.wakeups.sooner
 
     @property
     def drained(self) -> bool:
@@ -396,7 +393,7 @@ class Registry:
                 insort(party.ready[priority], party.abilities[function].index)
             unaware.clear()
         if function.sleepers:
-            self._wake(function)
+            self.wakeups.wake(function, self.now)
 
     def _assign(self, job: Job, party: Party) -> None:
         job.state = ASSIGN[job.state]
@@ -425,6 +422,7 @@ class Registry:
             self._assign(job, party)
         elif self._reports_extend and job.entry is not None:
             self._timeouts.call_off(job.entry)
+            job.entry = None
             self._start_timeout(job)
         return job
 
@@ -495,7 +493,7 @@ class Registry:
     def _add_deadline(self, deadlines: Deadlines, due: float, job: Job) -> None:
         job.entry = deadlines.add(due, job)
         if deadlines.next_due() == due:
-            self.sooner = True
+            self._deadlines_sooner = True
 
     # -- who is awake --------------------------------------------------------
 
@@ -514,34 +512,3 @@ class Registry:
                 del ready[at]
                 function.unaware[priority][party] = None
         return None
-
-    def _wake(self, function: Function) -> None:
-        """Wake as many sleepers as one job wakes."""
-        sleepers = function.sleepers
-        wanted = self._wakeups or len(sleepers)
-        while sleepers and wanted:
-            party, _ = sleepers.popitem()
-            party.unslept[function] = None
-            if party.asleep:
-                self._rouse(party, function)
-                wanted -= 1
-
-    def _rouse(self, party: Party, function: Function) -> None:
-        party.asleep = False
-        party.claim = function
-        party.claim_number += 1
-        function.claims += 1
-        if not self._claims:
-            self.sooner = True
-        self._claims.append((self.now + self._grace_s, party, party.claim_number))
-        party.post(NOOP, b"")
-
-    def _unclaim(self, party: Party) -> None:
-        assert party.claim is not None
-        party.claim.claims -= 1
-        party.claim = None
-
-    def _pass_on(self, function: Function) -> None:
-        """A party that was awake for the function no longer is: wake another where one is missing."""
-        if function.sleepers and function.queued > function.claims:
-            self._wake(function)

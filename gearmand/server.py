@@ -83,6 +83,7 @@ class Server:
             self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
         )
         self._threads: List[threading.Thread] = []
+        self._started = False
 
     # -- life ------------------------------------------------------------------
 
@@ -98,6 +99,7 @@ class Server:
 
     def start(self) -> "Server":
         """Begin to serve. Returns at once."""
+        self._started = True
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
         for listener in self._listeners:
@@ -150,9 +152,7 @@ class Server:
         broker = self.broker
         with broker.lock:
             broker.registry.draining = True
-        for listener in self._listeners:
-            listener.stop()
-            listener.server_close()
+        self._close_listeners()
         with broker.lock:
             broker.drained.wait_for(lambda: self.stopping or broker.registry.drained, timeout_s)
         ends_at = time.monotonic() + _ENDING_S
@@ -173,11 +173,15 @@ class Server:
             for waiting in broker.callers:
                 waiting.lose()
 
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            if self._started:
+                listener.stop()
+            listener.server_close()
+
     def _end(self) -> None:
         """End every thread and close every socket."""
-        for listener in self._listeners:
-            listener.stop()
-            listener.server_close()
+        self._close_listeners()
         with self.broker.lock:
             peers = list(self.broker.peers)
         for peer in peers:

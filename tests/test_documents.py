@@ -1,0 +1,234 @@
+"""The documents say what the program does: options, commands, rooms, version."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+
+import pytest
+
+import gearmand
+from gearmand import text_commands
+from gearmand.config import OPTIONS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = os.path.join(ROOT, "gearmand")
+NAMES = [option.name for option in OPTIONS]
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def load_make_docs():
+    loader = SourceFileLoader("make_docs", os.path.join(ROOT, "scripts", "make-docs"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("make_docs", loader))
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = written
+    return module
+
+
+make_docs = load_make_docs()
+
+
+def squeezed(text):
+    """Without white space, because the help and the man page are free to wrap lines."""
+    return re.sub(r"\s+", "", text)
+
+
+def gearmand_run(*arguments):
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": ROOT}
+    environment.pop("GEARMAND_PORT", None)
+    return subprocess.run(
+        [sys.executable, "-m", "gearmand", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def help_text():
+    ran = gearmand_run("--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+# -- options -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(make_docs.DOCUMENTS))
+def test_document_with_generated_options_is_up_to_date(name):
+    text = read(name)
+    assert make_docs.updated(name, text) == text, "run scripts/make-docs"
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
+def test_help_option_has_names_help_and_default(option, help_text):
+    squeezed_help = squeezed(help_text)
+    assert re.search(r"(?m)^\s*(-\w, )?--%s\b(?!-)" % re.escape(option.name), help_text)
+    if option.short:
+        assert re.search(r"(?m)^\s*-%s\b" % option.short, help_text)
+    assert squeezed(option.help) in squeezed_help
+    default = make_docs.default_text(option)
+    if option.kind != "flag" and default:
+        after = squeezed_help.split(squeezed(option.help), 1)[1]
+        assert default in after[: len(default) + 20]
+
+
+def test_help_has_no_further_options(help_text):
+    assert set(re.findall(r"(?m)^\s*(?:-\w, )?--([a-z0-9-]+)", help_text)) == set(NAMES)
+
+
+def test_option_names_are_unique():
+    shorts = [option.short for option in OPTIONS if option.short]
+    assert len(set(NAMES)) == len(NAMES)
+    assert len(set(shorts)) == len(shorts)
+
+
+def test_readme_names_every_option_without_effect():
+    paragraph = re.search(r"\*\*Accepted without effect\*\*.*?\*\*Not accepted\*\*", read("README.md"), re.S).group()
+    assert set(re.findall(r"`--([a-z-]+)`", paragraph)) == {option.name for option in OPTIONS if not option.effect}
+
+
+@pytest.mark.parametrize("name", ["README.md", "man/gearmand.8"])
+def test_document_names_no_unknown_option(name):
+    known = set(NAMES)
+    text = read(name).replace("\\-", "-")
+    if name == "README.md":
+        # Of other programs, or said not to be accepted.
+        known |= {"status", "libsqlite3-db", "mysql-host", "exec", "pidfile"}
+    named = re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", text)
+    assert set(named) - known == set()
+
+
+# -- administrative commands -----------------------------------------------------
+
+
+def usages():
+    return {command.usage for command in text_commands.COMMANDS.values()}
+
+
+def test_man_page_has_exactly_the_administrative_commands():
+    section = read("man/gearmand.8").split(".SH ADMINISTRATIVE COMMANDS\n")[1].split("\n.SH ")[0]
+    assert set(re.findall(r"(?m)^\.TP\n\.B (.*)$", section)) == usages()
+
+
+def test_readme_has_exactly_the_administrative_commands():
+    section = read("README.md").split("## Administrative commands\n")[1].split("\n## ")[0]
+    named = {name.replace("\\|", "|") for name in re.findall(r"(?m)^\| `(.*?)` \|", section)}
+    # One of them is two in the README, for the reader's sake.
+    split = {"show jobs", "show unique jobs"}
+    assert (named - split) | {"show [unique] jobs"} == usages()
+    assert split < named
+
+
+# -- rooms -----------------------------------------------------------------------
+
+
+def rooms():
+    """By room: what its row in CONTRIBUTING.md allows it to import."""
+    section = read("CONTRIBUTING.md").split("## The house\n")[1].split("\n## ")[0]
+    rows = re.findall(r"(?m)^\| `(\w+)` \| [^|]+ \| ([\w ]*)\| [^|]+ \|$", section)
+    return {name: set(allowed.split()) for name, allowed in rows}
+
+
+def modules():
+    return {name[:-3] for name in os.listdir(PACKAGE) if name.endswith(".py")}
+
+
+def test_contributing_has_exactly_the_rooms_that_exist():
+    assert set(rooms()) == modules()
+
+
+def imported(tree):
+    """The rooms that a module imports, also inside functions; not those for annotations alone."""
+    found = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom):
+            if node.module == "gearmand":
+                found.update(alias.name for alias in node.names)
+            elif node.module and node.module.startswith("gearmand."):
+                found.add(node.module.split(".")[1])
+            assert not node.level, "relative imports escape this test"
+        elif isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gearmand."))
+        found |= imported(node)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_room_imports_only_what_its_row_allows(name):
+    tree = ast.parse(read(os.path.join("gearmand", name + ".py")))
+    assert imported(tree) <= rooms()[name]
+
+
+def test_room_imports_only_the_standard_library_from_outside():
+    allowed = getattr(sys, "stdlib_module_names", None)
+    if allowed is None:
+        pytest.skip("this Python does not tell what its standard library has")
+    for name in modules():
+        for node in ast.walk(ast.parse(read(os.path.join("gearmand", name + ".py")))):
+            outside = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert {module.split(".")[0] for module in outside} <= set(allowed) | {"gearmand"}, name
+
+
+def test_tour_of_the_package_names_every_room():
+    toured = set(re.findall(r"\w+", gearmand.__doc__.split("in reading order:")[1]))
+    assert modules() - {"__init__", "__main__"} - toured == set()
+
+
+# -- version ---------------------------------------------------------------------
+
+
+def test_changes_begin_with_the_version():
+    assert re.search(r"(?m)^## (.*)$", read("CHANGES.md")).group(1) == gearmand.__version__
+
+
+def test_man_page_has_the_version():
+    assert '"gearmand %s"' % gearmand.__version__ in read("man/gearmand.8").splitlines()[0]
+
+
+def test_version_option_prints_the_version():
+    ran = gearmand_run("--version")
+    assert ran.returncode == 0
+    assert gearmand.__version__ in ran.stdout
+
+
+# -- examples --------------------------------------------------------------------
+
+
+def example(language):
+    return re.search(r"```%s\n(.*?)```" % language, read("README.md"), re.S).group(1)
+
+
+def test_readme_shell_example_creates_a_job():
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash")
+    with gearmand.Server(port=0) as server:
+        script = example("bash").replace("4730", str(server.address[1]))
+        ran = subprocess.run([bash, "-e", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"R   E   S  \\0  \\0  \\0  \\b" in ran.stdout
+    assert re.search(rb"(?m)^wc\t1\t0\t0$", ran.stdout)
+
+
+def test_readme_python_example_runs():
+    names = {}
+    exec(example("python"), names)  # noqa: S102
+    assert names["handle"].startswith("H:")

@@ -1,0 +1,493 @@
+"""Peers that mean harm or are broken: each is bounded, and everybody else is served on."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from gearmand import Server
+from wire import (
+    CAN_DO,
+    CAN_DO_TIMEOUT,
+    CANT_DO,
+    DEADLINE_S,
+    ECHO_REQ,
+    ECHO_RES,
+    GET_STATUS,
+    GRAB_JOB,
+    GRAB_JOB_ALL,
+    GRAB_JOB_UNIQ,
+    OPTION_REQ,
+    PRE_SLEEP,
+    SET_CLIENT_ID,
+    SUBMIT_JOB,
+    SUBMIT_JOB_BG,
+    SUBMIT_JOB_EPOCH,
+    SUBMIT_JOB_HIGH_BG,
+    SUBMIT_JOB_SCHED,
+    WORK_COMPLETE,
+    WORK_DATA,
+    WORK_FAIL,
+    WORK_STATUS,
+    Closed,
+    Wire,
+    packet,
+    status,
+    wait_until,
+)
+
+KILO = 1024
+MEGA = 1024 * KILO
+
+
+@pytest.fixture
+def start():
+    """Starts a server with options; it is stopped with the test."""
+    servers = []
+
+    def start(**options):
+        server = Server(port=0, **options).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def assert_serves(server):
+    with Wire(server.address) as wire:
+        wire.echo(b"still there")
+
+
+def gone(server, connections=0):
+    wait_until(lambda: server.connections == connections, "%d handlers" % connections)
+    wait_until(lambda: len(server.broker.peers) == connections, "%d peers" % connections)
+
+
+def send_until_closed(wire, data, most=100000):
+    """Send without ever reading; AssertionError if the server takes it all."""
+    try:
+        for _ in range(most):
+            wire.send_raw(data)
+    except (Closed, OSError):
+        return
+    raise AssertionError("the server took everything")
+
+
+class Flood:
+    """A pair: the client that never reads has submitted a job, and its worker sends it data."""
+
+    def __init__(self, server):
+        self.client = Wire(server.address, receive_buffer=4096)
+        self.worker = Wire(server.address)
+        self.worker.can_do(b"flood")
+        self.client.submit(b"flood")
+        self.handle = self.worker.grab()[0]
+
+    def send(self, size, count):
+        for _ in range(count):
+            self.worker.send(WORK_DATA, self.handle, b"x" * size)
+        self.worker.echo()
+
+    def close(self):
+        self.client.close()
+        self.worker.close()
+
+
+# -- who does not read -----------------------------------------------------------
+
+
+def test_client_that_never_reads_is_closed_over_max_unsent(start):
+    server = start(max_unsent=2 * MEGA)
+    flood = Flood(server)
+    flood.send(64 * KILO, 400)
+    gone(server, 1)
+    flood.worker.send(WORK_COMPLETE, flood.handle, b"")
+    flood.worker.echo()
+    assert status(server.address)["flood"] == (0, 0, 1)
+    flood.close()
+
+
+def test_worker_of_a_client_that_does_not_read_is_not_held_up(start):
+    server = start()
+    flood = Flood(server)
+    flood.send(64 * KILO, 400)
+    assert server.connections == 2
+    flood.close()
+
+
+def test_client_that_reads_late_gets_everything_in_order(start):
+    server = start()
+    flood = Flood(server)
+    for number in range(400):
+        flood.worker.send(WORK_DATA, flood.handle, b"%08d" % number + b"x" * 64 * KILO)
+    flood.worker.send(WORK_COMPLETE, flood.handle, b"end")
+    flood.worker.echo()
+    for number in range(400):
+        assert flood.client.expect(WORK_DATA)[1][:8] == b"%08d" % number
+    assert flood.client.expect(WORK_COMPLETE)[1] == b"end"
+    flood.close()
+
+
+def test_client_that_never_reads_is_closed_after_unread_timeout(start):
+    server = start(unread_timeout=0.3)
+    flood = Flood(server)
+    flood.send(64 * KILO, 200)
+    gone(server, 1)
+    flood.close()
+
+
+def test_client_that_never_reads_is_closed_over_max_unsent_total(start):
+    server = start(max_unsent_total=2 * MEGA)
+    flood = Flood(server)
+    flood.send(64 * KILO, 400)
+    gone(server, 1)
+    flood.close()
+
+
+def test_slow_reader_is_not_closed_by_unread_timeout(start):
+    server = start(unread_timeout=1.0)
+    flood = Flood(server)
+    flood.send(64 * KILO, 100)
+    ends_at = time.monotonic() + 2.5
+    while time.monotonic() < ends_at:
+        assert flood.client.socket.recv(64 * KILO)
+        time.sleep(0.05)
+    assert server.connections == 2
+    flood.close()
+
+
+def test_peer_that_asks_without_reading_its_answers_is_not_read_on(start):
+    server = start(unread_timeout=0.5)
+    with Wire(server.address, receive_buffer=4096) as wire:
+        send_until_closed(wire, packet(ECHO_REQ, b"x" * 64 * KILO), 10000)
+        gone(server)
+    assert_serves(server)
+
+
+def test_admin_that_asks_for_tables_without_reading_them_is_closed(start):
+    server = start(max_unsent=MEGA)
+    with Wire(server.address) as wire:
+        for number in range(2000):
+            wire.send(SUBMIT_JOB_BG, b"function-%d" % number, b"", b"")
+            wire.receive()
+    with Wire(server.address, receive_buffer=4096) as wire:
+        send_until_closed(wire, b"status\n" * 100, 100000)
+        gone(server)
+    assert_serves(server)
+
+
+# -- who does not go on ------------------------------------------------------------
+
+
+def test_worker_that_takes_a_job_and_hangs_loses_it_to_its_timeout(start):
+    server = start(minimum_timeout=0.05)
+    with Wire(server.address) as client, Wire(server.address) as hung, Wire(server.address) as good:
+        hung.send(CAN_DO_TIMEOUT, b"f", b"100")
+        hung.echo()
+        client.submit(b"f", b"work")
+        hung.grab()
+        good.can_do(b"f")
+        handle, _, workload = good.grab()
+        good.send(WORK_COMPLETE, handle, workload.upper())
+        assert client.expect(WORK_COMPLETE) == [handle, b"WORK"]
+
+
+HALVES = {
+    "header": b"\0REQ\0\0",
+    "magic": b"\0RE",
+    "body": packet(SUBMIT_JOB, b"f", b"", b"work")[:-2],
+    "no body": packet(ECHO_REQ, b"x")[:12],
+    "large body": b"\0REQ" + struct.pack(">II", SUBMIT_JOB_BG, 64 * MEGA) + b"f\0\0",
+    "line": b"stat",
+}
+
+
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES.keys())
+def test_half_a_packet_for_ever_is_closed_after_partial_timeout(start, half):
+    server = start(partial_timeout=0.2)
+    with Wire(server.address) as wire:
+        wire.send_raw(half)
+        assert wire.is_closed()
+    gone(server)
+
+
+def test_silent_connection_without_half_a_packet_lives_on(start):
+    server = start(partial_timeout=0.1)
+    with Wire(server.address) as silent, Wire(server.address) as half:
+        silent.echo()
+        half.send_raw(b"\0R")
+        assert half.is_closed()
+        time.sleep(0.3)
+        silent.echo()
+
+
+def test_half_a_packet_that_goes_on_in_time_is_served(start):
+    server = start(partial_timeout=0.5)
+    with Wire(server.address) as wire:
+        for byte in packet(ECHO_REQ, b"slow"):
+            wire.send_raw(bytes([byte]))
+            time.sleep(0.05)
+        assert wire.expect(ECHO_RES) == [b"slow"]
+
+
+# -- who does not speak Gearman ------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", (SUBMIT_JOB, ECHO_REQ, GRAB_JOB, 999))
+def test_four_gigabytes_announced_close_the_connection_at_the_header(start, kind):
+    server = start()
+    with Wire(server.address) as wire:
+        wire.send_raw(b"\0REQ" + struct.pack(">II", kind, 2**32 - 1))
+        assert wire.is_closed()
+    assert_serves(server)
+
+
+@pytest.mark.parametrize("size", (0, 1, 100))
+def test_packet_over_max_packet_closes_the_connection_and_the_one_below_is_served(start, size):
+    server = start(max_packet=100)
+    with Wire(server.address) as wire:
+        wire.echo(b"x" * size)
+        wire.send(ECHO_REQ, b"x" * 101)
+        assert wire.is_closed()
+
+
+def test_line_without_end_closes_the_connection(start):
+    server = start(max_line=1000)
+    with Wire(server.address) as wire:
+        wire.send_raw(b"x" * 1001)
+        assert wire.is_closed()
+    assert_serves(server)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes_never_stop_the_server(start, seed):
+    server = start(partial_timeout=0.2)
+    noise = random.Random(seed)
+    for _ in range(10):
+        with Wire(server.address) as wire:
+            try:
+                wire.send_raw(bytes(noise.getrandbits(8) for _ in range(noise.randrange(1, 5000))))
+            except Closed:
+                pass
+    assert_serves(server)
+    gone(server)
+
+
+@pytest.mark.parametrize("greeting", (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-x\r\n", b"\0RES" + b"\0" * 8))
+def test_another_protocols_greeting_does_no_harm(start, greeting):
+    server = start(partial_timeout=0.2)
+    with Wire(server.address) as wire:
+        wire.send_raw(greeting)
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.is_closed()
+    assert_serves(server)
+
+
+def _conversation(rng, handles):
+    """Valid packets and lines of one peer, client and worker at once."""
+    function = b"f%d" % rng.randrange(3)
+    unique = rng.choice((b"", b"u%d" % rng.randrange(5), b"-"))
+    handle = rng.choice(handles)
+    workload = b"w" * rng.choice((0, 1, 10, 3000))
+    return rng.choice((
+        lambda: packet(CAN_DO, function),
+        lambda: packet(CAN_DO_TIMEOUT, function, b"%d" % rng.randrange(3000)),
+        lambda: packet(CANT_DO, function),
+        lambda: packet(PRE_SLEEP),
+        lambda: packet(GRAB_JOB),
+        lambda: packet(GRAB_JOB_UNIQ),
+        lambda: packet(GRAB_JOB_ALL),
+        lambda: packet(SUBMIT_JOB, function, unique, workload),
+        lambda: packet(SUBMIT_JOB_HIGH_BG, function, unique, workload),
+        lambda: packet(SUBMIT_JOB_EPOCH, function, unique, b"%d" % rng.randrange(10), workload),
+        lambda: packet(SUBMIT_JOB_SCHED, function, unique, b"", b"", b"", b"", b"", workload),
+        lambda: packet(WORK_COMPLETE, handle, workload),
+        lambda: packet(WORK_DATA, handle, workload),
+        lambda: packet(WORK_STATUS, handle, b"1", b"2"),
+        lambda: packet(WORK_FAIL, handle),
+        lambda: packet(GET_STATUS, handle),
+        lambda: packet(OPTION_REQ, b"exceptions"),
+        lambda: packet(SET_CLIENT_ID, b"me"),
+        lambda: rng.choice((b"status\n", b"workers\r\n", b"show jobs\n", b"show unique jobs\n", b"prioritystatus\n")),
+        lambda: b"maxqueue %b %d\n" % (function, rng.randrange(5)),
+        lambda: b"cancel job %b\n" % handle,
+    ))()  # fmt: skip
+
+
+def _mutated(rng, data):
+    data = bytearray(data)
+    for _ in range(rng.randrange(0, 4)):
+        at = rng.randrange(len(data))
+        choice = rng.randrange(4)
+        if choice == 0:
+            data[at] = rng.getrandbits(8)
+        elif choice == 1:
+            del data[at : at + rng.randrange(1, 20)]
+        elif choice == 2:
+            data[at:at] = bytes(rng.getrandbits(8) for _ in range(rng.randrange(1, 20)))
+        else:
+            data[at:at] = data[max(0, at - 30) : at]
+        if not data:
+            data = bytearray(b"\0")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mutated_conversations_leave_a_server_that_serves_the_next_connection(start, caplog, seed):
+    server = start(partial_timeout=0.3)
+    rng = random.Random(seed)
+    number = int(server.submit("f0", background=True).rpartition(":")[2])
+    prefix = next(iter(server.broker.registry.jobs)).rpartition(b":")[0]
+    for _ in range(60):
+        handles = [b"%b:%d" % (prefix, number + rng.randrange(200)) for _ in range(3)]
+        with Wire(server.address, timeout_s=0.002) as wire:
+            try:
+                for _ in range(rng.randrange(1, 6)):
+                    data = b"".join(_conversation(rng, handles) for _ in range(rng.randrange(1, 20)))
+                    wire.send_raw(_mutated(rng, data))
+                    if rng.random() < 0.5:
+                        wire.socket.recv(65536)
+            except (Closed, OSError):
+                pass
+    assert_serves(server)
+    gone(server)
+    assert server.broker.registry.running == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# -- who comes in numbers --------------------------------------------------------------
+
+
+def test_connections_over_max_connections_are_closed_and_a_free_place_is_given_again(start):
+    server = start(max_connections=3)
+    wires = [Wire(server.address) for _ in range(3)]
+    for wire in wires:
+        wire.echo()
+    with Wire(server.address) as one_too_many:
+        assert one_too_many.is_closed()
+    for wire in wires:
+        wire.echo()
+    wires.pop().close()
+    gone(server, 2)
+    with Wire(server.address) as wire:
+        wire.echo()
+    for wire in wires:
+        wire.close()
+
+
+def _round_trips(client, worker, count):
+    """The times that a client waits for its results, seconds, sorted."""
+    times = []
+    for number in range(count):
+        began_at = time.monotonic()
+        handle = client.submit(b"good", b"%d" % number)
+        assert worker.grab()[2] == b"%d" % number
+        worker.send(WORK_COMPLETE, handle, b"done")
+        assert client.expect(WORK_COMPLETE)[1] == b"done"
+        times.append(time.monotonic() - began_at)
+    return sorted(times)
+
+
+def test_a_thousand_silent_connections_do_not_hold_up_a_good_pair(start):
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2200:
+        pytest.skip("needs 2,200 descriptors (ulimit -n)")
+    server = start()
+    silent = [Wire(server.address) for _ in range(1000)]
+    try:
+        wait_until(lambda: server.connections == 1000, "a thousand handlers")
+        with Wire(server.address) as client, Wire(server.address) as worker:
+            worker.can_do(b"good")
+            times = _round_trips(client, worker, 200)
+        assert times[100] < 0.05
+    finally:
+        for wire in silent:
+            wire.close()
+    gone(server)
+
+
+def _pipeline(server, count, stop):
+    """Send many packets without waiting; a second thread reads the answers."""
+    with Wire(server.address) as wire:
+        def read():
+            try:
+                while wire.socket.recv(65536):
+                    pass
+            except OSError:
+                pass
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        block = packet(ECHO_REQ, b"x") * count
+        try:
+            while not stop.is_set():
+                wire.send_raw(block)
+        except Closed:
+            pass
+        wire.socket.shutdown(socket.SHUT_RDWR)
+        reader.join(DEADLINE_S)
+
+
+def test_peer_that_pipelines_20000_packets_leaves_another_pair_its_latency(start):
+    server = start()
+    stop = threading.Event()
+    flood = threading.Thread(target=_pipeline, args=(server, 20000, stop))
+    flood.start()
+    try:
+        with Wire(server.address) as client, Wire(server.address) as worker:
+            worker.can_do(b"good")
+            times = _round_trips(client, worker, 100)
+        # Alone it is below 1 ms; were a whole pipeline served first, above 100 ms.
+        assert times[50] < 0.08, times
+    finally:
+        stop.set()
+        flood.join(DEADLINE_S)
+    gone(server)
+
+
+def test_20000_pipelined_packets_are_all_answered_in_order(start):
+    server = start()
+    with Wire(server.address) as wire:
+        sender = threading.Thread(target=wire.send_raw, args=(b"".join(packet(ECHO_REQ, b"%d" % n) for n in range(20000)),))
+        sender.start()
+        for number in range(20000):
+            kind, body = wire.receive()
+            assert (kind, body) == (ECHO_RES, b"%d" % number)
+        sender.join(DEADLINE_S)
+
+
+def test_connections_that_come_and_go_leave_no_handler(start):
+    server = start()
+    for _ in range(500):
+        Wire(server.address).close()
+    gone(server)
+    assert_serves(server)
+
+
+def test_connections_that_are_reset_leave_no_handler(start):
+    server = start()
+    for number in range(200):
+        with Wire(server.address) as wire:
+            wire.send_raw(packet(CAN_DO, b"f") + packet(ECHO_REQ, b"x" * 1000) * (number % 5))
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone(server)
+    assert status(server.address).get("f", (0, 0, 0)) == (0, 0, 0)
+
+
+def test_log_sums_up_what_a_thousand_bad_peers_do(start, caplog):
+    server = start()
+    for _ in range(300):
+        with Wire(server.address) as wire:
+            wire.send_raw(b"\0REQ" + b"\xff" * 8)
+            assert wire.is_closed()
+    gone(server)
+    # The server says where it listens, and complains once.
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
