@@ -1,0 +1,144 @@
+"""The command line: arguments, environment and configuration file to a Config, and a Config to a running server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, Dict, List, NoReturn, Optional, Sequence
+
+from gearmand import daemon
+from gearmand.config import BY_NAME, OPTIONS, Config, Option, value_of
+from gearmand.errors import ConfigError
+from gearmand.server import Server
+from gearmand.version import VERSION
+
+DEFAULT_CONFIG_FILE = "/etc/gearmand.conf"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """A parser whose results hold text alone, and only for the options that were given."""
+    parser = _Parser(
+        prog="gearmand",
+        usage="gearmand [OPTION ...]",
+        description="Gearman job server.",
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    groups: Dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.section not in groups:
+            groups[option.section] = parser.add_argument_group(option.section)
+        names = ["--" + option.name]
+        if option.short:
+            names.insert(0, "-" + option.short)
+        if option.kind == "flag":
+            groups[option.section].add_argument(*names, action="store_true", help=_help(option))
+        else:
+            action = "append" if option.kind == "list" else "store"
+            groups[option.section].add_argument(*names, metavar=option.value, action=action, help=_help(option))
+    return parser
+
+
+def _help(option: Option) -> str:
+    default = "" if option.kind == "flag" or option.default in (None, ()) else " (default: %s)" % option.default
+    return (option.help + default).replace("%", "%%")
+
+
+def parse(arguments: Sequence[str], environ: Dict[str, str]) -> Config:
+    """The settings of a start: command line before configuration file before environment. ConfigError."""
+    parser = make_parser()
+    given, files = _given(parser, arguments)
+    named = [*files, *([given["config_file"]] if "config_file" in given else [])]
+    if not named and os.path.exists(DEFAULT_CONFIG_FILE):
+        named = [DEFAULT_CONFIG_FILE]
+    for name in named:
+        from_file, further = _given(parser, _words(name))
+        if further or "config_file" in from_file:
+            raise ConfigError("--config-file: %s names another configuration file; one cannot contain another" % name)
+        given = {**from_file, **given}
+    if "port" not in given and environ.get("GEARMAND_PORT"):
+        try:
+            value_of(BY_NAME["port"], environ["GEARMAND_PORT"])
+        except ConfigError as error:
+            raise ConfigError("environment variable GEARMAND_PORT: %s" % str(error).replace("--port: ", ""))
+        given["port"] = environ["GEARMAND_PORT"]
+    return Config(**given)
+
+
+def _given(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
+    """The options that the words give, and the files that they name with @."""
+    files = [word[1:] for word in words if word.startswith("@") and len(word) > 1]
+    given, left = parser.parse_known_args([word for word in words if not (word.startswith("@") and len(word) > 1)])
+    if left:
+        raise ConfigError("there is no option %s; --help lists what there is" % left[0])
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and equals and not value:
+            raise ConfigError("%s: a value must follow the equal sign" % name)
+    return vars(given), files
+
+
+def _words(path: str) -> List[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [word for line in file for word in line.partition("#")[0].split()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("--config-file: cannot read %s: %s" % (path, getattr(error, "strerror", None) or error))
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the server of a command line until a signal or a command ends it. Returns the exit status, 0 or 1."""
+    try:
+        config = parse(sys.argv[1:] if arguments is None else arguments, dict(os.environ))
+        if config.check_args:
+            return 0
+        if config.help:
+            print(make_parser().format_help(), end="")
+            return 0
+        if config.version:
+            print("gearmand %s" % VERSION)
+            return 0
+        return _run(config)
+    except ConfigError as error:
+        print("gearmand: %s" % error, file=sys.stderr)
+        return 1
+
+
+def _run(config: Config) -> int:
+    """Everything that can fail comes before the process detaches; no thread starts before that."""
+    user = daemon.find_user(config.user)
+    daemon.limit_descriptors(config.file_descriptors)
+    if config.coredump:
+        daemon.allow_core()
+    log = daemon.Log(config)
+    server = Server(config, on_shutdown=daemon.end)
+    try:
+        pid_file = daemon.PidFile(config.pid_file)
+    except ConfigError:
+        server.stop()
+        raise
+    if config.daemon:
+        daemon.detach()
+    pid_file.write()
+    daemon.become(user)
+    daemon.tune()
+    daemon.block_signals()
+    log.start()
+    server.start()
+
+    def stop_gracefully() -> None:
+        server.stop(graceful=True)
+        daemon.end(graceful=False)
+
+    daemon.serve_signals(stop_gracefully, log.reopen)
+    server.stop()
+    pid_file.remove()
+    log.stop()
+    return 0
