@@ -6,6 +6,7 @@ The rooms, in reading order:
     protocol, text, schedule    bytes to packets, lines, and due times
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
+    wakeups                     who is awake for what
     registry                    all of them: decides
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock

@@ -200,7 +200,7 @@ class Handler(socketserver.BaseRequestHandler):
         at = 0
         while True:
             at = self.owner.broker.turn(packet_commands.serve, self.peer, events, at)
-            if at == len(events):
+            if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
                 self._answer(events[at][1])
@@ -270,7 +270,8 @@ def listen(owner: "Server") -> List[Listener]:
                     if error.errno not in _NO_SUCH_FAMILY:
                         raise _cannot_listen(address, error)
                     skipped.append(error)
-                port = port or listeners[0].server_address[1]
+                if not port and listeners:
+                    port = listeners[0].server_address[1]
             if len(listeners) == before:
                 raise _cannot_listen((name or "*", port), skipped[0])
     except ConfigError:

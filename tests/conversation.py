@@ -150,9 +150,10 @@ class _Talk:
             peer.say(_HEADER.pack(magic, kind, len(body)) + body)
 
     def hear(self, peer, verb, rest):
+        self.settle(peer)
         peer.flush()
         if verb == "nothing":
-            self.settle(None)
+            peer.settle()
             if peer.inbox and peer.inbox != [CLOSED]:
                 raise Mismatch("%s has got %r" % (peer.name, peer.inbox))
         elif verb == "eventually":
@@ -177,14 +178,14 @@ class _Talk:
             matches = got == CLOSED
             if matches:
                 peer.inbox.append(CLOSED)
-        elif verb in ("text", "table"):
-            template = _unquoted(rest)
-            if verb == "table":
-                got = peer.receive_table()
-                template = "".join(sorted(template.replace("\\n", "\\n\n").splitlines())).replace("\n", "")
-            else:
-                got = b"".join(peer.receive_line() for _ in range(template.count("\\n")))
-            expected, matches = template, self.match(template, got)
+        elif verb == "text":
+            expected = _unquoted(rest)
+            got = b"".join(peer.receive_line() for _ in range(expected.count("\\n")))
+            matches = self.match(expected, got)
+        elif verb == "table":
+            expected = re.findall(r".*?\\n", _unquoted(rest))
+            got = peer.receive_table()
+            matches = len(expected) == len(got) and self.match_rows(expected, got)
         else:
             expected = (verb, rest)
             got = peer.receive()
@@ -203,16 +204,27 @@ class _Talk:
             elif part in self.bound:
                 pattern += re.escape(self.bound[part])
             elif part in names:
-                pattern += b"(?P=%s)" % part.encode()
+                pattern += b"(?P=_%s)" % part.encode()
             elif part == "_":
                 pattern += rb"[^\0\s]*"
             else:
-                pattern += rb"(?P<%s>[^\0\s]*)" % part.encode()
+                pattern += rb"(?P<_%s>[^\0\s]*)" % part.encode()
                 names.append(part)
         found = re.fullmatch(pattern, data, re.DOTALL)
         if found:
-            self.bound.update(found.groupdict())
+            self.bound.update((name[1:], value) for name, value in found.groupdict().items())
         return bool(found)
+
+    def match_rows(self, templates, rows):
+        """Whether each row matches one of the templates, in any order."""
+        if not templates:
+            return True
+        before = dict(self.bound)
+        for at, row in enumerate(rows):
+            if self.match(templates[0], row) and self.match_rows(templates[1:], rows[:at] + rows[at + 1 :]):
+                return True
+            self.bound = dict(before)
+        return False
 
 
 class _Peer:
@@ -276,7 +288,7 @@ class _Peer:
         lines = []
         while not lines or lines[-1] != b".\n":
             lines.append(self.receive_line())
-        return b"".join(sorted(lines))
+        return lines
 
     def receive(self):
         """The next thing that came or comes: a packet, a line, or the end."""
