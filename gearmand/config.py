@@ -129,7 +129,7 @@ class Config:
         if not re.fullmatch(r"auto|none|[0-9]{1,5}", self.handler_cpu):
             raise _bad("handler-cpu", self.handler_cpu, "auto, none or the number of a processor")
         prefix = self.job_handle_prefix
-        if prefix is not None and (not prefix or len(prefix.encode()) > 40 or not prefix.isprintable() or " " in prefix):
+        if prefix is not None and (not prefix or not prefix.isprintable() or len(prefix.encode()) > 40 or " " in prefix):
             raise _bad("job-handle-prefix", prefix, "1 to 40 bytes without blanks")
 
 
@@ -157,7 +157,9 @@ def _text_of(option: Option, value: Any) -> str:
 
 
 def _list_of(option: Option, value: Any) -> Tuple[str, ...]:
-    return tuple(_text_of(option, item) for item in ([value] if isinstance(value, str) else value))
+    if not isinstance(value, (list, tuple)):
+        value = [value]
+    return tuple(_text_of(option, item) for item in value)
 
 
 def _number_of(option: Option, value: Any) -> int:

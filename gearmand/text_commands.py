@@ -72,8 +72,9 @@ def _unknown(name: bytes) -> bytes:
     return text.error("UNKNOWN_COMMAND", "Unknown server command" + name.decode("utf-8", "surrogateescape"))
 
 
-def _incomplete(name: str) -> bytes:
-    return text.error("INVALID_ARGUMENTS", "An incomplete set of arguments was sent to this command " + name)
+def _incomplete(name: bytes) -> bytes:
+    """Also for too many; `name` is as the peer wrote it."""
+    return text.error("INVALID_ARGUMENTS", "An incomplete set of arguments was sent to this command " + name.decode("latin-1"))
 
 
 def _is(word: bytes, expected: bytes) -> bool:
@@ -154,8 +155,8 @@ def _show(control: Control, words: List[bytes]) -> Answer:
 
 
 def _job_row(job: Job) -> Optional[Sequence[object]]:
-    # Handle, retries, ignored, persisted.
-    return None if job.state is ENDED else (job.handle, job.retries, int(not job.wanted), 0)
+    # Handle, retries, ignored, persisted: the C server has 1 there for background jobs even when it stores none.
+    return None if job.state is ENDED else (job.handle, job.retries, int(not job.wanted), int(job.background))
 
 
 def _unique_row(job: Job) -> Optional[Sequence[object]]:
@@ -184,22 +185,22 @@ def _help(control: Control, words: List[bytes]) -> Answer:
 def _cancel(control: Control, words: List[bytes]) -> Answer:
     if len(words) < 3:
         return _unknown(words[0])
-    if not _is(words[1], b"job"):
+    if len(words) != 3 or not _is(words[1], b"job"):
         return text.error("UNKNOWN_ERROR")
     found = control.broker.turn(lambda registry: registry.cancel(words[2]))
     return text.OK if found else text.error("UNKNOWN_JOB")
 
 
 def _create(control: Control, words: List[bytes]) -> Answer:
-    if len(words) < 3 or not _is(words[1], b"function"):
-        return _incomplete("create")
+    if len(words) != 3 or not _is(words[1], b"function"):
+        return _incomplete(words[0])
     control.broker.turn(lambda registry: registry.function(words[2]))
     return text.OK
 
 
 def _drop(control: Control, words: List[bytes]) -> Answer:
-    if len(words) < 3 or not _is(words[1], b"function"):
-        return _incomplete("drop")
+    if len(words) != 3 or not _is(words[1], b"function"):
+        return _incomplete(words[0])
     dropped = control.broker.turn(lambda registry: registry.drop_function(words[2]))
     if dropped is None:
         return b"ERR function not found\r\n"
@@ -208,7 +209,7 @@ def _drop(control: Control, words: List[bytes]) -> Answer:
 
 def _max_queue(control: Control, words: List[bytes]) -> Answer:
     if len(words) < 2:
-        return _incomplete("maxqueue")
+        return _incomplete(words[0])
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
     control.broker.turn(lambda registry: registry.limit_queue(words[1], limits))

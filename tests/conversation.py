@@ -34,8 +34,8 @@ options of the server. Lines that begin with # are comments.
 
 Time plays no part: before another peer speaks, and before `nothing`, each one
 that spoke sends an ECHO_REQ and has its answer, so that what it said has been
-served. What a peer says in successive lines leaves in one piece. In the end
-nothing may have arrived that was not expected.
+served (it cannot after `raw`). What a peer says in successive lines leaves in
+one piece. In the end nothing may have arrived that was not expected.
 """
 
 import os
@@ -153,7 +153,7 @@ class _Talk:
         self.settle(peer)
         peer.flush()
         if verb == "nothing":
-            peer.settle()
+            peer.settle(again=True)
             if peer.inbox and peer.inbox != [CLOSED]:
                 raise Mismatch("%s has got %r" % (peer.name, peer.inbox))
         elif verb == "eventually":
@@ -238,13 +238,15 @@ class _Peer:
         self._outgoing = b""
         self._incoming = b""
         self._settled = True
+        self._raw = False
         self._echoes = 0
 
     def say(self, data, whole=True):
         self._outgoing += data
         self.said = data
         # An ECHO_REQ can only follow something whole.
-        self._settled = not whole
+        self._raw = not whole
+        self._settled = False
 
     def flush(self):
         data, self._outgoing = self._outgoing, b""
@@ -256,11 +258,11 @@ class _Peer:
         self.socket.close()
         self.inbox.append(CLOSED)
 
-    def settle(self):
-        """Return when the server has served all that was said."""
+    def settle(self, again=False):
+        """Return when the server has served all that was said, or (`again`) all that anybody said."""
         try:
             self.flush()
-            if self._settled:
+            if self._raw or self._settled and not again or CLOSED in self.inbox:
                 return
             self._settled = True
             self._echoes += 1
@@ -286,7 +288,7 @@ class _Peer:
 
     def receive_table(self):
         lines = []
-        while not lines or lines[-1] != b".\n":
+        while not lines or not lines[-1].startswith((b".\n", b"ERR ")):
             lines.append(self.receive_line())
         return lines
 

@@ -1,0 +1,163 @@
+"""The house: which room may import which, which may touch the outside, and how large a room may be.
+
+Imports are read from the source, those inside functions too; what stands under
+`if TYPE_CHECKING:` is for annotations only and does not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+
+HOUSE = pathlib.Path(__file__).resolve().parent.parent / "gearmand"
+ROOMS = sorted(path.stem for path in HOUSE.glob("*.py"))
+
+MOST_LINES = 500
+MOST_LINES_OF_A_FUNCTION = 60
+
+RULES = {room: set(allowed.split()) for room, allowed in {
+    # room: what it may import of gearmand, each room only from those above it
+    # but for __init__, which names the public ones.
+    "errors": "",
+    "version": "",
+    "config": "errors",
+    "protocol": "errors",
+    "text": "",
+    "schedule": "",
+    "jobs": "",
+    "functions": "jobs",
+    "parties": "jobs",
+    "deadlines": "",
+    "uniques": "functions jobs",
+    "wakeups": "functions parties protocol",
+    "registry": "deadlines errors functions jobs parties protocol uniques wakeups",
+    "peer": "parties protocol",
+    "flusher": "peer",
+    "broker": "parties peer registry",
+    "caller": "broker errors jobs parties protocol registry",
+    "packet_commands": "errors jobs parties protocol registry schedule",
+    "text_commands": "broker functions jobs peer registry text",
+    "complaints": "",
+    "listener": "config errors packet_commands peer protocol text_commands",
+    "server": "broker caller complaints config errors flusher jobs listener registry text_commands version",
+    "daemon": "config errors",
+    "cli": "config daemon errors server version",
+    "__main__": "cli",
+    "__init__": "config errors jobs server version",
+}.items()}  # fmt: skip
+
+EFFECTS = set(
+    "_thread argparse asyncio atexit concurrent contextvars ctypes errno faulthandler fcntl gc getpass glob grp http io"
+    " logging mmap multiprocessing os pathlib pwd queue random resource sched secrets select selectors shutil signal socket"
+    " socketserver sqlite3 ssl subprocess sys syslog tempfile threading time traceback urllib uuid warnings weakref".split()
+)
+"""Modules of the standard library through which the outside can be seen or changed."""
+
+ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
+    "schedule": "time",  # the time zone; the time itself is given to it
+    "peer": "socket threading time",
+    "flusher": "fcntl queue select socket threading time",
+    "broker": "threading",
+    "caller": "threading time",
+    "text_commands": "os threading",
+    "complaints": "logging threading time",
+    "listener": "errno os select socket socketserver threading time",
+    "server": "logging os resource socket sys threading time",
+    "daemon": "atexit errno faulthandler fcntl gc grp io logging os pwd queue resource signal socket sys syslog threading time",
+    "cli": "argparse gc os pathlib signal sys threading",
+    "__main__": "sys",
+}.items()}  # fmt: skip
+"""A room that is not here touches nothing."""
+
+
+def tree_of(room):
+    return ast.parse((HOUSE / (room + ".py")).read_text(encoding="utf-8"))
+
+
+def is_for_annotations(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports_of(node):
+    """The dotted names that are imported anywhere below `node`, as `import` and `from` see them."""
+    for child in ast.iter_child_nodes(node):
+        if is_for_annotations(child):
+            yield from imports_of(ast.Module(child.orelse, []))
+        elif isinstance(child, ast.Import):
+            for alias in child.names:
+                yield alias.name
+        elif isinstance(child, ast.ImportFrom):
+            assert not child.level, "line %d: imports are written in full" % child.lineno
+            if child.module == "gearmand":
+                for alias in child.names:
+                    yield "gearmand." + alias.name
+            else:
+                yield child.module
+        else:
+            yield from imports_of(child)
+
+
+def rooms_that(room):
+    """The rooms that `room` imports."""
+    names = [name.split(".") for name in imports_of(tree_of(room))]
+    return {name[1] if len(name) > 1 else "__init__" for name in names if name[0] == "gearmand"}
+
+
+def test_every_room_has_its_rule():
+    assert ROOMS == sorted(RULES)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_only_the_rooms_that_it_may(room):
+    assert rooms_that(room) <= RULES[room]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_reaches_the_outside_only_where_it_may(room):
+    found = {name.split(".")[0] for name in imports_of(tree_of(room))} & EFFECTS
+    assert found <= ALLOWED_EFFECTS.get(room, set())
+
+
+def test_rules_lead_one_way():
+    order = list(RULES)
+    for room, allowed in RULES.items():
+        assert all(order.index(other) < order.index(room) for other in allowed), room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_is_not_too_long(room):
+    assert len((HOUSE / (room + ".py")).read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_functions_of_a_room_are_not_too_long(room):
+    def first_line(node):
+        return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+    functions = [node for node in ast.walk(tree_of(room)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    long = [node.name for node in functions if node.end_lineno - first_line(node) + 1 > MOST_LINES_OF_A_FUNCTION]
+    assert long == []
+
+
+# -- the test itself --------------------------------------------------------------------
+
+
+def test_imports_inside_functions_count_and_those_for_annotations_do_not():
+    source = """
+import a
+from gearmand import b, c
+from gearmand.d import E
+if TYPE_CHECKING:
+    import f
+else:
+    import g
+def function():
+    try:
+        import h.i
+    except ImportError:
+        from j import k
+"""
+    names = ["a", "gearmand.b", "gearmand.c", "gearmand.d", "g", "h.i", "j"]
+    assert list(imports_of(ast.parse(source))) == names
