@@ -8,7 +8,7 @@ import sys
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
 from gearmand import daemon
-from gearmand.config import BY_NAME, OPTIONS, Config, Option, value_of
+from gearmand.config import BY_NAME, OPTIONS, Config, Option, default_text, value_of
 from gearmand.errors import ConfigError
 from gearmand.server import Server
 from gearmand.version import VERSION
@@ -47,8 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _help(option: Option) -> str:
-    default = "" if option.kind == "flag" or option.default in (None, ()) else " (default: %s)" % option.default
-    return (option.help + default).replace("%", "%%")
+    default = "" if option.kind == "flag" else default_text(option)
+    return (option.help + (default and " (default: %s)" % default)).replace("%", "%%")
 
 
 def parse(arguments: Sequence[str], environ: Dict[str, str]) -> Config:

@@ -98,6 +98,21 @@ OPTIONS: Tuple[Option, ...] = (
 BY_NAME: Dict[str, Option] = {option.name: option for option in OPTIONS}
 
 
+def default_text(option: Option) -> str:
+    """The default as a person would write it; empty where there is none, or where the help tells of it."""
+    if option.kind == "flag":
+        return "off"
+    if option.default in (None, ()):
+        return ""
+    if option.kind == "size":
+        for unit in ("G", "M", "K"):
+            if option.default and option.default % _UNITS[unit] == 0:
+                return "%d%s" % (option.default // _UNITS[unit], unit)
+    if option.kind == "seconds":
+        return "%g" % option.default
+    return str(option.default)
+
+
 class Config:
     """A value for every option, by its name with underscores; ConfigError where one cannot be used.
 

@@ -7,12 +7,13 @@ business: the registry only posts.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Dict, List, Optional
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
 from gearmand.jobs import Priority, Workload
 
 if TYPE_CHECKING:
-    from gearmand.functions import Function
+    from gearmand.functions import Function, Queue
     from gearmand.jobs import Job
 
 REMEMBERED_HANDLES = 1024
@@ -102,3 +103,23 @@ class Party:
         `body` and `tail` together are the packet's body; they may not change any more.
         """
         raise NotImplementedError
+
+    def next_queue(self, newest_first: bool) -> Optional[Tuple["Function", "Queue", int]]:
+        """Where its next job is: the function, the queue, and the index of the ability. `None`: nowhere.
+
+        The highest priority of all its functions; within it the function
+        after the one served last, or, if `newest_first`, the newest.
+        """
+        for priority, ready in enumerate(self.ready):
+            while ready:
+                at = 0 if newest_first else bisect_right(ready, self.last_served)
+                if at == len(ready):
+                    at = 0
+                index = ready[at]
+                function = self.by_index[index]
+                queue = function.queues[priority]
+                if queue.live:
+                    return function, queue, index
+                del ready[at]
+                function.unaware[priority][self] = None
+        return None

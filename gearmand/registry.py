@@ -3,7 +3,7 @@
 Whoever calls holds the broker's lock and has set `now` and `epoch_s`. What a decision means
 for a party is posted to it (`Party.post`); an expected refusal is a result.
 
-Invariants (`tests/test_registry.py` holds them after every step):
+Invariants (`tests/test_registry_walk.py` holds them after every step):
 
 - An unfinished job is in `jobs` and in exactly one place: a queue, the due
   times, or its worker's `running`. `unfinished` counts what is there.
@@ -16,13 +16,13 @@ Invariants (`tests/test_registry.py` holds them after every step):
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import OrderedDict
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Union
 
 from gearmand.deadlines import Deadlines
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.functions import Function, Queue
+from gearmand.functions import Function
 from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Party
 from gearmand.protocol import PacketType
@@ -267,7 +267,7 @@ class Registry:
         claim = party.claim
         if claim is not None:
             self.wakeups.end_claim(party)
-        found = self._next(party)
+        found = party.next_queue(self._newest_first)
         if found is None:
             return None
         function, queue, index = found
@@ -280,7 +280,7 @@ class Registry:
 
     def sleep(self, party: Party) -> None:
         """The party waits for a NOOP: it comes at once where there is work, else when there is."""
-        if self._next(party) is not None:
+        if party.next_queue(self._newest_first) is not None:
             party.post(NOOP, b"")
             return
         if party.claim is not None:
@@ -494,21 +494,3 @@ class Registry:
         job.entry = deadlines.add(due, job)
         if deadlines.next_due() == due:
             self._deadlines_sooner = True
-
-    # -- who is awake --------------------------------------------------------
-
-    def _next(self, party: Party) -> Optional[Tuple[Function, Queue, int]]:
-        """Where the party's next job is: function, queue, and the index of its ability."""
-        for priority, ready in enumerate(party.ready):
-            while ready:
-                at = 0 if self._newest_first else bisect_right(ready, party.last_served)
-                if at == len(ready):
-                    at = 0
-                index = ready[at]
-                function = party.by_index[index]
-                queue = function.queues[priority]
-                if queue.live:
-                    return function, queue, index
-                del ready[at]
-                function.unaware[priority][party] = None
-        return None

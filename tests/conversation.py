@@ -22,7 +22,7 @@ and the server
     NAME arguments          a packet
     text "OK\\r\\n"           as many lines as these, byte for byte
     table "a\\t1\\n.\\n"       lines as far as the full stop, in any order
-    eventually ...          one of the above, asking again until it comes
+    eventually ...          a packet or a table, asking again until it comes
     nothing                 no byte
     closed                  the end of the connection
 

@@ -1209,13 +1209,24 @@ def test_function_in_use_is_not_forgotten(monkeypatch, use):
     assert b"used" in registry.functions
 
 
-def test_function_that_becomes_idle_again_can_be_forgotten(monkeypatch):
+@pytest.mark.parametrize("use", ["job", "worker", "limit"])
+def test_function_that_becomes_idle_again_can_be_forgotten(monkeypatch, use):
     monkeypatch.setattr(registry_module, "IDLE_FUNCTIONS", 2)
-    registry = make()
-    job = background(registry, b"used")
+    registry, party = make(), Fake()
+    if use == "job":
+        job = background(registry, b"used")
+    elif use == "worker":
+        registry.can_do(party, b"used")
+    else:
+        registry.limit_queue(b"used", [1, None, None])
     for number in range(5):
         registry.function(b"%d" % number)
-    registry.cancel(job.handle)
+    if use == "job":
+        registry.cancel(job.handle)
+    elif use == "worker":
+        registry.cant_do(party, b"used")
+    else:
+        registry.limit_queue(b"used", [None, None, None])
     assert b"used" in registry.functions
     for number in range(5, 8):
         registry.function(b"%d" % number)

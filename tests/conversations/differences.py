@@ -56,7 +56,6 @@ DIFFERENCES = {
     "timeouts: the jobs of a worker that goes keep their order": "C reverses it",
     # Clients that go, and cancelled jobs.
     "timeouts: a client that goes before its job runs": "C keeps the job on its books until a worker asks",
-    "timeouts: a client that goes while its job runs": "C keeps the job on its books",
     "cancel: a queued job is off the books at once": "C keeps the job on its books until a worker asks",
     "cancel: a running job": "C keeps the job on its books, and passes its results on after the WORK_FAIL",
     # Due times.

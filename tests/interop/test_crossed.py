@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from foreign import require
 
 from wire import SUBMIT_JOB_BG, WORK_COMPLETE, WORK_EXCEPTION, Wire, status, wait_until
 
@@ -117,6 +118,8 @@ def test_sleeping_worker_wakes_for_a_hundred_jobs(server, processes, worker):
 
 @every_client
 def test_raw_worker_serves_a_foreign_client(server, processes, client):
+    require(client)
+
     def serve():
         with Wire(server.address) as wire:
             wire.can_do(b"echo")
@@ -133,6 +136,8 @@ def test_raw_worker_serves_a_foreign_client(server, processes, client):
 
 
 def test_exception_of_a_raw_worker_is_text_at_gear(server, processes):
+    require("gear")
+
     def serve():
         with Wire(server.address) as wire:
             wire.can_do(b"raise")

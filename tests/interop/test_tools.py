@@ -48,7 +48,7 @@ def test_gearadmin_workers(server, gearadmin):
 
 
 def test_gearadmin_show_jobs(gearadmin, queued):
-    assert gearadmin("--show-jobs") == (0, "%s\t0\t0\t0\n.\n" % queued)
+    assert gearadmin("--show-jobs") == (0, "%s\t0\t0\t1\n.\n" % queued)
 
 
 def test_gearadmin_show_unique_jobs(gearadmin, queued):
