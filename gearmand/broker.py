@@ -127,4 +127,4 @@ class Broker:
 
 
 # Many deadlines close together are done together.
-_SHORTEST_WAIT_S = 0.01
+_SHORTEST_WAIT_S = 0.02

@@ -68,8 +68,12 @@ class Listener(socketserver.ThreadingTCPServer):
     def run(self) -> None:
         """The accept thread: accept until `stop`."""
         if self.owner.cpu is not None:
-            # For this thread, and for those that it starts.
+            # For this thread, and for those that it starts. As batch threads
+            # they do not preempt each other on their processor: one that is
+            # woken while another computes would only wait for its interpreter
+            # lock (measured: 5 to 15 % more jobs a second).
             os.sched_setaffinity(0, {self.owner.cpu})
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         self.serve_forever()
 
     def stop(self) -> None:

@@ -100,10 +100,10 @@ class Peer(Party):
 
     def post(self, kind: int, body: Buffer, tail: Buffer = b"") -> None:
         size = len(body) + len(tail)
-        if size < _JOIN_BYTES:
-            self.post_text(b"".join((RESPONSE_HEADS[kind], packed_size(size), body, tail)))
-            return
         header = RESPONSE_HEADS[kind] + packed_size(size)
+        if size < _JOIN_BYTES:
+            self.post_text(b"".join((header, body, tail)))
+            return
         self.post_text(b"".join((header, body)) if tail else header)
         self.post_text(tail or body)
 
