@@ -16,7 +16,7 @@ import struct
 import termios
 import threading
 import time
-from typing import Callable, Dict, List
+from typing import Dict, List, Optional
 
 from gearmand.peer import Peer
 
@@ -42,16 +42,19 @@ class Flusher:
         self._bell.setblocking(False)
         self._ear.setblocking(False)
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="gearmand-flusher", daemon=True)
+        # Made by `start`: the process may fork before, and a thread object
+        # that was made before a fork cannot be started after it.
+        self._thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="gearmand-flusher", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread, if it was started; what is still backed up stays unsent."""
         self._stopping = True
         self._ring()
-        if self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join()
         self._bell.close()
         self._ear.close()
