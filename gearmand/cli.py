@@ -21,6 +21,13 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
+class _Formatter(argparse.HelpFormatter):
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """`-p, --port PORT`, as Python 3.13 has it; older ones say PORT twice."""
+        value = "" if action.nargs == 0 else " %s" % action.metavar
+        return ", ".join(action.option_strings) + value
+
+
 def make_parser() -> argparse.ArgumentParser:
     """A parser whose results hold text alone, and only for the options that were given."""
     parser = _Parser(
@@ -28,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage="gearmand [OPTION ...]",
         description="Gearman job server.",
         add_help=False,
+        formatter_class=_Formatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
