@@ -60,7 +60,8 @@ class Queue:
     def pop(self) -> Job:
         """Take the first job out. IndexError when there is none."""
         while True:
-            job = _job_of(self._entries.popleft())
+            entry = self._entries.popleft()
+            job = entry if type(entry) is Job and entry.state is not ENDED else _job_of(entry)
             if job is not None:
                 job.entry = None
                 self.live -= 1

@@ -53,26 +53,30 @@ def serve(registry: Registry, peer: Party, events: Sequence[Event], start: int) 
 
     That is at the end, before a line of text, or after `PACKETS_A_TURN`.
     """
-    for at in range(start, min(len(events), start + PACKETS_A_TURN)):
+    end = min(len(events), start + PACKETS_A_TURN)
+    for at in range(start, end):
         kind, body = events[at]
         command = COMMANDS.get(kind)
         if command is None:
             if kind == TEXT_LINE:
                 return at
             refusal: Result = errors.INVALID_MAGIC if kind == RESPONSE_MAGIC else errors.INVALID_COMMAND
-        elif not command.arguments:
-            refusal = command.act(registry, peer, body)
         else:
-            if type(body) is not bytes and not command.bulky:
-                body = bytes(body)
-            arguments = split(body, command.arguments)
-            if len(arguments) == command.arguments:
-                refusal = command.act(registry, peer, body, *arguments)
+            count, bulky, act = command
+            if not count:
+                refusal = act(registry, peer, body)
             else:
-                refusal = _too_few(kind, len(arguments))
+                if type(body) is bytes:
+                    arguments = body.split(b"\0", count - 1)
+                else:
+                    arguments = split(body if bulky else bytes(body), count)
+                if len(arguments) == count:
+                    refusal = act(registry, peer, body, *arguments)
+                else:
+                    refusal = _too_few(kind, len(arguments))
         if refusal is not None:
             peer.post(PacketType.ERROR, b"\0".join(refusal))
-    return min(len(events), start + PACKETS_A_TURN)
+    return end
 
 
 def _too_few(kind: int, got: int) -> Refusal:

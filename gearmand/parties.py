@@ -112,9 +112,9 @@ class Party:
         """
         for priority, ready in enumerate(self.ready):
             while ready:
-                at = 0 if newest_first else bisect_right(ready, self.last_served)
-                if at == len(ready):
-                    at = 0
+                at = 0
+                if len(ready) > 1 and not newest_first:
+                    at = bisect_right(ready, self.last_served) % len(ready)
                 index = ready[at]
                 function = self.by_index[index]
                 queue = function.queues[priority]

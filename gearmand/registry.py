@@ -325,7 +325,8 @@ class Registry:
         job = self._held(party, handle)
         if job is None:
             return handle in party.past
-        self._tell(job, kind, body)
+        if job.listeners is not None:
+            self._tell(job, kind, body)
         self._end(job)
         return True
 
