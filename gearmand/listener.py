@@ -72,8 +72,14 @@ class Listener(socketserver.ThreadingTCPServer):
             # they do not preempt each other on their processor: one that is
             # woken while another computes would only wait for its interpreter
             # lock (measured: 5 to 15 % more jobs a second).
-            os.sched_setaffinity(0, {self.owner.cpu})
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            try:
+                os.sched_setaffinity(0, {self.owner.cpu})
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            except OSError as error:
+                # A container may forbid it: slower, not out of order.
+                self.owner.complaints.say(
+                    LEVELS["WARNING"], "processors", "cannot place handlers on processor %d: %s", self.owner.cpu, error.strerror
+                )
         self.serve_forever()
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ for a party is posted to it (`Party.post`); an expected refusal is a result.
 Invariants (`tests/test_registry_walk.py` holds them after every step):
 
 - An unfinished job is in `jobs` and in exactly one place: a queue, the due
-  times, or its worker's `running`. `unfinished` counts what is there.
+  times, or its worker's `running`.
 - A job is kept while it is wanted (background, or somebody listens) or runs.
 - A party that is asleep could grab nothing that is not already somebody's to
   grab: where a function has sleepers, at least as many parties are awake for

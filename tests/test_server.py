@@ -526,3 +526,13 @@ def test_worker_finds_the_connection_closed_after_stop(server, worker):
     server.stop()
     with pytest.raises(Closed):
         worker.grab()
+
+
+def test_server_where_the_system_forbids_placing_threads_serves_all_the_same(monkeypatch):
+    def forbidden(*arguments):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden, raising=False)
+    with Server(port=0) as server, socket.create_connection(server.address, 5) as sock:
+        sock.sendall(b"getpid\n")
+        assert sock.recv(100) == b"OK %d\n" % os.getpid()
