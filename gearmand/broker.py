@@ -55,7 +55,7 @@ class Broker:
     def turn(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """Return `work(registry, *arguments)`, done under the lock, and send what it posted."""
         registry = self.registry
-        touched: Sequence[Peer] = ()
+        posted: Sequence[Peer] = ()
         try:
             with self.lock:
                 registry.now = self._clock()
@@ -63,24 +63,18 @@ class Broker:
                 try:
                     return work(registry, *arguments)
                 finally:
-                    touched = self._settle()
+                    if registry.sooner:
+                        self.due.notify()
+                    if registry.draining and registry.drained:
+                        self.drained.notify_all()
+                    if self.touched:
+                        posted = self.touched[:]
+                        self.touched.clear()
+                        for peer in posted:
+                            peer.touched = False
         finally:
-            for peer in touched:
+            for peer in posted:
                 peer.flush()
-
-    def _settle(self) -> Sequence[Peer]:
-        registry = self.registry
-        if registry.sooner:
-            self.due.notify()
-        if registry.draining and registry.drained:
-            self.drained.notify_all()
-        if not self.touched:
-            return ()
-        touched = self.touched[:]
-        self.touched.clear()
-        for peer in touched:
-            peer.touched = False
-        return touched
 
     def rows(self, items: Callable[[Registry], Iterable[Any]], row: Callable[[Any], Optional[Sequence[Any]]]) -> Iterable[List[Any]]:
         """A table for a person, in pieces: `row` of each of `items`, those that are `None` left out.
@@ -127,4 +121,4 @@ class Broker:
 
 
 # Many deadlines close together are done together.
-_SHORTEST_WAIT_S = 0.02
+_SHORTEST_WAIT_S = 0.005

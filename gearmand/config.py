@@ -69,6 +69,7 @@ OPTIONS: Tuple[Option, ...] = (
     Option("job-retries", "j", "number", -1, "N", "How many attempts a job gets, in all, when workers die or time out; then it fails. 0 and 1: one. -1: any number.", "Jobs", lowest=-1),
     Option("worker-wakeup", "w", "number", 1, "N", "How many sleeping workers to wake for each new job; 0: all of them. When none of them grabs within the grace time, more are woken.", "Jobs"),
     Option("wakeup-grace", "", "seconds", 1.0, "SECONDS", "How long a woken worker may take to grab before the next one is woken too.", "Jobs", lowest=0.01),
+    Option("grab-linger", "", "seconds", 0.005, "SECONDS", "How long the grab of a busy worker may wait for a job before it is told that there is none; this spares it the sleep and the wake-up. 0: not at all.", "Jobs", highest=1),
     _flag("round-robin", "R", "Serve a worker's functions in turn. It is always so; see --function-order.", "Jobs", effect=False),
     _flag("function-order", "", "Serve a worker's functions in the order in which its library registered them, each until it is empty, instead of in turn. (On the wire that is the latest CAN_DO first, because libgearman sends them backwards.)", "Jobs"),
     Option("job-handle-prefix", "", "text", None, "PREFIX", "What job handles begin with. Default: H: and the host's name.", "Jobs"),

@@ -1,4 +1,4 @@
-"""One function: its queues, its workers, its limits. Decides nothing.
+"""One function: its queues, its workers, its limits; and the table of all functions. Decides nothing.
 
 Three indexes make every step of the registry O(1) or O(log n), however many
 workers, abilities and functions there are. Two of them are lazy: an entry that
@@ -20,7 +20,7 @@ queue that is not empty has nobody unaware of it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional
 
 from gearmand.jobs import ENDED, Job, Priority
@@ -116,3 +116,53 @@ class Function:
     @property
     def limited(self) -> bool:
         return any(limit is not None for limit in self.limits)
+
+
+IDLE_FUNCTIONS = 100_000
+"""How many functions without jobs, workers and limits are remembered."""
+
+
+class Functions(Dict[bytes, Function]):
+    """Every function seen, by name. One that is asked for by `[name]` is there from then on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Oldest first. A function may have become busy since; whoever takes
+        # it out looks.
+        self._idle: "OrderedDict[Function, None]" = OrderedDict()
+
+    def __missing__(self, name: bytes) -> Function:
+        function = self[name] = Function(name)
+        self.note_if_idle(function)
+        return function
+
+    def drop(self, name: bytes) -> Optional[bool]:
+        """Forget a function: True; False while it has workers or jobs; `None` when there is none of that name."""
+        function = self.get(name)
+        if function is None:
+            return None
+        if function.workers or function.jobs:
+            return False
+        self._forget(function)
+        return True
+
+    def limit_queue(self, name: bytes, limits: List[Optional[int]]) -> None:
+        """Refuse new jobs of a function and priority while it has that many jobs in all."""
+        function = self[name]
+        function.limits = limits
+        self.note_if_idle(function)
+
+    def note_if_idle(self, function: Function) -> None:
+        """Call when it may have become idle; beyond `IDLE_FUNCTIONS` the one that is idle longest is forgotten."""
+        if function.jobs or function.workers:
+            return
+        self._idle[function] = None
+        self._idle.move_to_end(function)
+        if len(self._idle) > IDLE_FUNCTIONS:
+            oldest, _ = self._idle.popitem(last=False)
+            if not (oldest.jobs or oldest.workers or oldest.limited):
+                self._forget(oldest)
+
+    def _forget(self, function: Function) -> None:
+        del self[function.name]
+        self._idle.pop(function, None)

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Union
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
 from gearmand.jobs import RUNNING, Job, Priority
-from gearmand.parties import Party
+from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
 
@@ -56,6 +56,8 @@ def serve(registry: Registry, peer: Party, events: Sequence[Event], start: int) 
     end = min(len(events), start + PACKETS_A_TURN)
     for at in range(start, end):
         kind, body = events[at]
+        if peer.lingering is not None:
+            registry.end_linger(peer)
         command = COMMANDS.get(kind)
         if command is None:
             if kind == TEXT_LINE:
@@ -222,39 +224,33 @@ def _ignore(registry: Registry, peer: Party, body: Body) -> Result:
     return None
 
 
-def _grab_job(registry: Registry, peer: Party, body: Body) -> Result:
-    job = registry.grab(peer)
-    if job is None:
-        peer.post(NO_JOB, b"")
-    else:
-        peer.post(JOB_ASSIGN, b"%b\0%b\0" % (job.handle, job.function.name), job.workload)
-    return None
+def _grab_job(assign: Assign) -> Callable[..., Result]:
+    def grab(registry: Registry, peer: Party, body: Body) -> Result:
+        job = registry.grab(peer)
+        if job is not None:
+            assign(peer, job)
+        elif not registry.linger(peer, assign):
+            peer.post(NO_JOB, b"")
+        return None
+
+    return grab
 
 
-def _grab_job_uniq(registry: Registry, peer: Party, body: Body) -> Result:
-    job = registry.grab(peer)
-    if job is None:
-        peer.post(NO_JOB, b"")
-    else:
-        _assign_uniq(peer, job)
-    return None
-
-
-def _grab_job_all(registry: Registry, peer: Party, body: Body) -> Result:
-    job = registry.grab(peer)
-    if job is None:
-        peer.post(NO_JOB, b"")
-    elif job.reducer is None:
-        _assign_uniq(peer, job)
-    else:
-        head = b"%b\0%b\0%b\0%b\0" % (job.handle, job.function.name, job.unique, job.reducer)
-        peer.post(PacketType.JOB_ASSIGN_ALL, head, job.workload)
-    return None
+def _assign(peer: Party, job: Job) -> None:
+    peer.post(JOB_ASSIGN, b"%b\0%b\0" % (job.handle, job.function.name), job.workload)
 
 
 def _assign_uniq(peer: Party, job: Job) -> None:
     head = b"%b\0%b\0%b\0" % (job.handle, job.function.name, job.unique)
     peer.post(JOB_ASSIGN_UNIQ, head, job.workload)
+
+
+def _assign_all(peer: Party, job: Job) -> None:
+    if job.reducer is None:
+        _assign_uniq(peer, job)
+        return
+    head = b"%b\0%b\0%b\0%b\0" % (job.handle, job.function.name, job.unique, job.reducer)
+    peer.post(PacketType.JOB_ASSIGN_ALL, head, job.workload)
 
 
 def _relay(kind: int) -> Callable[..., Result]:
@@ -306,7 +302,7 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.RESET_ABILITIES: _reset_abilities,
     PacketType.PRE_SLEEP: _pre_sleep,
     PacketType.SUBMIT_JOB: _submit(NORMAL, background=False),
-    PacketType.GRAB_JOB: _grab_job,
+    PacketType.GRAB_JOB: _grab_job(_assign),
     PacketType.WORK_STATUS: _work_status,
     PacketType.WORK_COMPLETE: _work_complete,
     PacketType.WORK_FAIL: _work_fail,
@@ -323,7 +319,7 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.OPTION_REQ: _option,
     PacketType.WORK_DATA: _relay(PacketType.WORK_DATA),
     PacketType.WORK_WARNING: _relay(PacketType.WORK_WARNING),
-    PacketType.GRAB_JOB_UNIQ: _grab_job_uniq,
+    PacketType.GRAB_JOB_UNIQ: _grab_job(_assign_uniq),
     PacketType.SUBMIT_JOB_HIGH_BG: _submit(HIGH, background=True),
     PacketType.SUBMIT_JOB_LOW: _submit(LOW, background=False),
     PacketType.SUBMIT_JOB_LOW_BG: _submit(LOW, background=True),
@@ -331,7 +327,7 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.SUBMIT_JOB_EPOCH: _submit_epoch,
     PacketType.SUBMIT_REDUCE_JOB: _submit_reduce(background=False),
     PacketType.SUBMIT_REDUCE_JOB_BACKGROUND: _submit_reduce(background=True),
-    PacketType.GRAB_JOB_ALL: _grab_job_all,
+    PacketType.GRAB_JOB_ALL: _grab_job(_assign_all),
     PacketType.GET_STATUS_UNIQUE: _get_status_unique,
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from gearmand.jobs import Priority, Workload
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gearmand.jobs import Job
 
 REMEMBERED_HANDLES = 1024
+
+Assign = Callable[["Party", "Job"], None]
+"""Posts a party the job that it was given, in the form that it asked for."""
 
 
 class Past:
@@ -63,6 +66,9 @@ class Party:
         "ready",
         "last_served",
         "asleep",
+        "idle_since",
+        "lingering",
+        "lingers",
         "unslept",
         "claim",
         "claim_number",
@@ -80,8 +86,14 @@ class Party:
         self.by_index: Dict[int, "Function"] = {}
         self.ready: List[List[int]] = [[] for _ in Priority]
         self.last_served = 0
-        # Between PRE_SLEEP and the wake-up, a GRAB_JOB or new work.
+        # Between PRE_SLEEP and the wake-up, a GRAB_JOB or new work; or while
+        # it lingers.
         self.asleep = False
+        self.idle_since = 0.0
+        # While its GRAB_JOB waits for an answer (see `wakeups`): how to give
+        # it the job. And whether the next one that finds nothing waits too.
+        self.lingering: Optional[Assign] = None
+        self.lingers = False
         # Functions whose `sleepers` lack this party, to be mended when it
         # next falls asleep.
         self.unslept: Dict["Function", None] = {}

@@ -139,7 +139,7 @@ class Peer(Party):
             self.abort(self.why_aborted)
             return
         while self.outbox and not self.backed_up:
-            if not self._sending.acquire(blocking=False):
+            if not self._sending.acquire(False):
                 return
             try:
                 backed_up = self._send()
@@ -186,10 +186,13 @@ class Peer(Party):
                 outbox.clear()
                 break
             piece = outbox.popleft()
-            pieces = self._gather(piece) if outbox else [piece]
+            pieces = self._gather(piece) if outbox else (piece,)
             try:
                 if len(pieces) == 1:
                     sent = self.socket.send(pieces[0], _DONTWAIT)
+                    if sent == len(pieces[0]):
+                        self._sent_bytes += sent
+                        continue
                 else:
                     sent = self.socket.sendmsg(pieces, (), _DONTWAIT)
             except BlockingIOError:

@@ -17,14 +17,13 @@ Invariants (`tests/test_registry_walk.py` holds them after every step):
 from __future__ import annotations
 
 from bisect import insort
-from collections import OrderedDict
 from typing import Dict, List, Optional, Union
 
 from gearmand.deadlines import Deadlines
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.functions import Function
+from gearmand.functions import Functions
 from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Job, Priority, Workload
-from gearmand.parties import Ability, Party
+from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
 from gearmand.uniques import Uniques, key_of
 from gearmand.wakeups import Wakeups
@@ -33,17 +32,13 @@ NOOP = int(PacketType.NOOP)
 WORK_FAIL = int(PacketType.WORK_FAIL)
 WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
 
-IDLE_FUNCTIONS = 100_000
-"""How many functions without jobs, workers and limits are remembered."""
-
-
 class Registry:
     """Everything that the server knows of its jobs.
 
     `attempts`: how many times a job is given out before it fails; `None`: any
     number. `wakeups`: how many sleepers one new job wakes; 0: all of them.
     `grace_s`: after how long a woken party that has not grabbed no longer
-    counts. `timeout_unit_s`: the unit of CAN_DO_TIMEOUT. `minimum_timeout_s`:
+    counts. `linger_s`: how long a grab may linger. `timeout_unit_s`: the unit of CAN_DO_TIMEOUT. `minimum_timeout_s`:
     what a shorter timeout is raised to.
     `timeout_fails`: a timeout is a WORK_FAIL, not another attempt.
     `reports_extend`: a report restarts the timeout. `newest_first`: a party's
@@ -57,6 +52,7 @@ class Registry:
         attempts: Optional[int] = None,
         wakeups: int = 1,
         grace_s: float = 1.0,
+        linger_s: float = 0.005,
         timeout_unit_s: float = 0.001,
         minimum_timeout_s: float = 1.0,
         timeout_fails: bool = False,
@@ -68,9 +64,9 @@ class Registry:
         self.now = 0.0
         self.epoch_s = 0.0
         self.jobs: Dict[bytes, Job] = {}
-        self.functions: Dict[bytes, Function] = {}
+        self.functions = Functions()
         self.uniques = Uniques()
-        self.wakeups = Wakeups(wakeups, grace_s)
+        self.wakeups = Wakeups(wakeups, grace_s, linger_s, self.grab)
         self.running = 0
         self.draining = False
         self.timeout_unit_s = timeout_unit_s
@@ -86,49 +82,6 @@ class Registry:
         # monotonic clock.
         self._due = Deadlines()
         self._timeouts = Deadlines()
-        # Oldest first. A function may have become busy since; whoever takes
-        # it out looks.
-        self._idle: "OrderedDict[Function, None]" = OrderedDict()
-
-    # -- functions ---------------------------------------------------------
-
-    def function(self, name: bytes) -> Function:
-        """The function of that name, which is remembered from now on."""
-        function = self.functions.get(name)
-        if function is None:
-            function = self.functions[name] = Function(name)
-            self._note_if_idle(function)
-        return function
-
-    def drop_function(self, name: bytes) -> Optional[bool]:
-        """Forget a function: True; False while it has workers or jobs; `None` when there is none of that name."""
-        function = self.functions.get(name)
-        if function is None:
-            return None
-        if function.workers or function.jobs:
-            return False
-        self._forget(function)
-        return True
-
-    def limit_queue(self, name: bytes, limits: List[Optional[int]]) -> None:
-        """Refuse new jobs of a function and priority while it has that many jobs in all."""
-        function = self.function(name)
-        function.limits = limits
-        self._note_if_idle(function)
-
-    def _forget(self, function: Function) -> None:
-        del self.functions[function.name]
-        self._idle.pop(function, None)
-
-    def _note_if_idle(self, function: Function) -> None:
-        if function.jobs or function.workers:
-            return
-        self._idle[function] = None
-        self._idle.move_to_end(function)
-        if len(self._idle) > IDLE_FUNCTIONS:
-            oldest, _ = self._idle.popitem(last=False)
-            if not (oldest.jobs or oldest.workers or oldest.limited):
-                self._forget(oldest)
 
     # -- clients -----------------------------------------------------------
 
@@ -150,7 +103,7 @@ class Registry:
         """
         if self.draining:
             return SHUTTING_DOWN
-        function = self.functions.get(name) or self.function(name)
+        function = self.functions[name]
         key = key_of(unique, workload) if unique else None
         if key is not None:
             twin = self.uniques.find(key, function)
@@ -210,7 +163,7 @@ class Registry:
 
     def can_do(self, party: Party, name: bytes, timeout_s: Optional[float] = None) -> None:
         """The party can do a function. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
-        function = self.function(name)
+        function = self.functions[name]
         if timeout_s is not None:
             timeout_s = max(timeout_s, self._minimum_timeout_s)
         ability = party.abilities.get(function)
@@ -254,7 +207,7 @@ class Registry:
         if party.claim is function:
             self.wakeups.end_claim(party)
             self.wakeups.pass_on(function, self.now)
-        self._note_if_idle(function)
+        self.functions.note_if_idle(function)
 
     def reset_abilities(self, party: Party) -> None:
         """`cant_do` of everything."""
@@ -285,6 +238,26 @@ class Registry:
             return
         if party.claim is not None:
             self.wakeups.end_claim(party)
+        party.idle_since = self.now
+        self._lie_down(party)
+
+    def linger(self, party: Party, assign: Assign) -> bool:
+        """After a `grab` that found nothing: whether its answer is put off (see `wakeups`).
+
+        It comes by `assign`, or as NO_JOB. Whatever else the party asks for
+        needs `end_linger` first: answers go out in the order of the questions.
+        """
+        if not party.lingers:
+            return False
+        self.wakeups.linger(party, assign, self.now)
+        self._lie_down(party)
+        return True
+
+    def end_linger(self, party: Party) -> None:
+        """The party, which lingers, gets NO_JOB at once."""
+        self.wakeups.end_linger(party)
+
+    def _lie_down(self, party: Party) -> None:
         party.asleep = True
         for function in party.unslept:
             function.sleepers[party] = None
@@ -292,6 +265,7 @@ class Registry:
 
     def leave(self, party: Party) -> None:
         """The party is gone: what it ran is given out again, what only it waited for is dropped."""
+        party.lingering = None
         self.reset_abilities(party)
         for job in list(party.running.values()):
             self._lose(job)
@@ -461,7 +435,7 @@ class Registry:
         # A dead entry in a queue may keep the job for a while, not its bytes.
         job.workload = b""
         if not function.jobs and not function.workers:
-            self._note_if_idle(function)
+            self.functions.note_if_idle(function)
 
     def _take_out(self, job: Job, state: Optional[int] = None) -> None:
         """Out of the one place where its state, given where it has moved on already, puts it."""

@@ -253,6 +253,7 @@ def _registry(config: Config) -> Registry:
         attempts=None if config.job_retries < 0 else max(1, config.job_retries),
         wakeups=config.worker_wakeup,
         grace_s=config.wakeup_grace,
+        linger_s=config.grab_linger,
         timeout_unit_s=1.0 if config.timeout_unit == "s" else 0.001,
         minimum_timeout_s=config.minimum_timeout,
         timeout_fails=config.timeout_fails,

@@ -194,14 +194,14 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
 def _create(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
         return _incomplete(words[0])
-    control.broker.turn(lambda registry: registry.function(words[2]))
+    control.broker.turn(lambda registry: registry.functions[words[2]])
     return text.OK
 
 
 def _drop(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
         return _incomplete(words[0])
-    dropped = control.broker.turn(lambda registry: registry.drop_function(words[2]))
+    dropped = control.broker.turn(lambda registry: registry.functions.drop(words[2]))
     if dropped is None:
         return b"ERR function not found\r\n"
     return text.OK if dropped else b"ERR there are still connected workers or executing clients\r\n"
@@ -212,7 +212,7 @@ def _max_queue(control: Control, words: List[bytes]) -> Answer:
         return _incomplete(words[0])
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
-    control.broker.turn(lambda registry: registry.limit_queue(words[1], limits))
+    control.broker.turn(lambda registry: registry.functions.limit_queue(words[1], limits))
     return text.OK
 
 

@@ -196,7 +196,7 @@ def test_submit_while_draining_is_refused(kind, middle):
 @pytest.mark.parametrize("kind, middle", MAKERS)
 def test_submit_over_the_queue_limit_is_refused(kind, middle):
     registry = make()
-    registry.limit_queue(b"f", [0, 0, 0])
+    registry.functions.limit_queue(b"f", [0, 0, 0])
     assert say(registry, Fake(), kind, b"f", b"", *middle, b"w") == [(T.ERROR, b"QUEUE_ERROR\0Job queue is full")]
 
 
@@ -584,3 +584,57 @@ def test_report_of_anothers_job_is_refused(kind, rest, text):
 def test_work_fail_with_too_long_handle_is_refused():
     ((kind, body),) = say(make(), Fake(), T.WORK_FAIL, b"h" * 64)
     assert (kind, body) == (T.ERROR, b"\0".join(errors.HANDLE_TOO_LARGE))
+
+
+# -- grabs that linger -----------------------------------------------------------
+
+
+def lingering(registry, kind=T.GRAB_JOB):
+    """A worker whose GRAB_JOB is not answered yet."""
+    worker = Fake()
+    for packet in [(T.CAN_DO, b"f"), (T.PRE_SLEEP,)]:
+        say(registry, worker, *packet)
+    job = registry.submit(None, b"f", b"", b"w")
+    assert worker.got == [(T.NOOP, b"")]
+    worker.got = []
+    say(registry, worker, kind)
+    assert say(registry, worker, T.WORK_COMPLETE, job.handle, b"") == []
+    assert say(registry, worker, kind) == []
+    return worker
+
+
+@pytest.mark.parametrize(
+    "kind, reducer, answer",
+    [
+        (T.GRAB_JOB, None, (T.JOB_ASSIGN, b"%b\0f\0w")),
+        (T.GRAB_JOB_UNIQ, None, (T.JOB_ASSIGN_UNIQ, b"%b\0f\0u\0w")),
+        (T.GRAB_JOB_ALL, None, (T.JOB_ASSIGN_UNIQ, b"%b\0f\0u\0w")),
+        (T.GRAB_JOB_ALL, b"r", (T.JOB_ASSIGN_ALL, b"%b\0f\0u\0r\0w")),
+    ],
+)
+def test_grab_that_lingers_is_answered_in_its_own_form(kind, reducer, answer):
+    registry = make()
+    worker = lingering(registry, kind)
+    job = registry.submit(None, b"f", b"u", b"w", reducer=reducer)
+    assert worker.got == [(answer[0], answer[1] % job.handle)]
+
+
+def test_grab_that_lingers_is_answered_before_the_next_packet():
+    registry = make()
+    worker = lingering(registry)
+    assert say(registry, worker, T.ECHO_REQ, b"x") == [(T.NO_JOB, b""), (T.ECHO_RES, b"x")]
+
+
+def test_grab_that_lingers_is_answered_before_a_packet_received_with_it():
+    registry = make()
+    worker = lingering(registry)
+    worker.got = []
+    serve(registry, worker, [(T.GRAB_JOB, b""), (T.ECHO_REQ, b"x")], 0)
+    assert worker.got == [(T.NO_JOB, b""), (T.NO_JOB, b""), (T.ECHO_RES, b"x")]
+
+
+def test_grab_that_lingers_is_answered_before_a_line_of_text():
+    registry = make()
+    worker = lingering(registry)
+    assert serve(registry, worker, [(TEXT_LINE, b"version")], 0) == 0
+    assert worker.got == [(T.NO_JOB, b"")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from gearmand import registry as registry_module
+from gearmand import functions as functions_module
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN
 from gearmand.jobs import ENDED, QUEUED, RUNNING, SCHEDULED, Priority
 from gearmand.parties import REMEMBERED_HANDLES, Party
@@ -475,7 +475,7 @@ def test_reset_abilities_withdraws_all():
 @pytest.mark.parametrize("name", [b"unknown", b"known"])
 def test_cant_do_of_what_the_party_cannot_do_is_ignored(name):
     registry = make()
-    registry.function(b"known")
+    registry.functions[b"known"]
     party = worker(registry, b"f")
     registry.cant_do(party, name)
     assert list(party.abilities) == [registry.functions[b"f"]]
@@ -1089,7 +1089,7 @@ def test_exception_reaches_a_connection_that_submitted_twice_twice():
 
 def test_queue_limit_refuses_a_job_over_it():
     registry = make()
-    registry.limit_queue(b"f", [2, 2, 2])
+    registry.functions.limit_queue(b"f", [2, 2, 2])
     background(registry), background(registry)
     assert background(registry) is QUEUE_FULL
 
@@ -1097,7 +1097,7 @@ def test_queue_limit_refuses_a_job_over_it():
 @pytest.mark.parametrize("state", ["running", "scheduled", "of another priority"])
 def test_queue_limit_counts_jobs_in_every_state_and_priority(state):
     registry = make()
-    registry.limit_queue(b"f", [1, 1, 1])
+    registry.functions.limit_queue(b"f", [1, 1, 1])
     background(registry, due_s=100 if state == "scheduled" else None, priority=LOW if state.startswith("of") else NORMAL)
     if state == "running":
         registry.grab(worker(registry, b"f"))
@@ -1106,7 +1106,7 @@ def test_queue_limit_counts_jobs_in_every_state_and_priority(state):
 
 def test_queue_limit_is_per_priority():
     registry = make()
-    registry.limit_queue(b"f", [None, 1, 0])
+    registry.functions.limit_queue(b"f", [None, 1, 0])
     background(registry, priority=NORMAL)
     refused = [background(registry, priority=priority) is QUEUE_FULL for priority in (HIGH, NORMAL, LOW)]
     assert refused == [False, True, True]
@@ -1114,28 +1114,28 @@ def test_queue_limit_is_per_priority():
 
 def test_queue_limit_does_not_refuse_what_joins_a_job():
     registry = make()
-    registry.limit_queue(b"f", [1, 1, 1])
+    registry.functions.limit_queue(b"f", [1, 1, 1])
     job = background(registry, unique=b"u")
     assert background(registry, unique=b"u") is job
 
 
 def test_queue_limit_lifted_accepts_again():
     registry = make()
-    registry.limit_queue(b"f", [0, 0, 0])
-    registry.limit_queue(b"f", [None, None, None])
+    registry.functions.limit_queue(b"f", [0, 0, 0])
+    registry.functions.limit_queue(b"f", [None, None, None])
     assert background(registry) is not QUEUE_FULL
 
 
 def test_queue_limit_makes_room_when_a_job_ends():
     registry = make()
-    registry.limit_queue(b"f", [1, 1, 1])
+    registry.functions.limit_queue(b"f", [1, 1, 1])
     registry.cancel(background(registry).handle)
     assert background(registry) is not QUEUE_FULL
 
 
 def test_refused_job_leaves_no_trace():
     registry, client = make(), Fake()
-    registry.limit_queue(b"f", [0, 0, 0])
+    registry.functions.limit_queue(b"f", [0, 0, 0])
     foreground(registry, client, unique=b"u")
     assert not registry.jobs and not client.listening and not len(registry.uniques)
 
@@ -1145,19 +1145,19 @@ def test_refused_job_leaves_no_trace():
 
 def test_drop_function_forgets_it():
     registry = make()
-    registry.function(b"f")
-    assert registry.drop_function(b"f") is True
+    registry.functions[b"f"]
+    assert registry.functions.drop(b"f") is True
     assert b"f" not in registry.functions
 
 
 def test_drop_function_of_unknown_name_is_none():
-    assert make().drop_function(b"f") is None
+    assert make().functions.drop(b"f") is None
 
 
 def test_drop_function_matches_the_whole_name():
     registry = make()
-    registry.function(b"function")
-    assert registry.drop_function(b"func") is None
+    registry.functions[b"function"]
+    assert registry.functions.drop(b"func") is None
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "scheduled", "worker"])
@@ -1171,7 +1171,7 @@ def test_drop_function_in_use_is_refused(state):
         registry.cant_do(party, b"f")
     if state == "worker":
         worker(registry, b"f")
-    assert registry.drop_function(b"f") is False
+    assert registry.functions.drop(b"f") is False
     assert b"f" in registry.functions
 
 
@@ -1185,51 +1185,51 @@ def test_function_is_remembered_after_its_last_job_and_worker():
 
 
 def test_longest_idle_functions_are_forgotten(monkeypatch):
-    monkeypatch.setattr(registry_module, "IDLE_FUNCTIONS", 3)
+    monkeypatch.setattr(functions_module, "IDLE_FUNCTIONS", 3)
     registry = make()
     for name in (b"a", b"b", b"c"):
-        registry.function(name)
+        registry.functions[name]
     registry.cancel(background(registry, b"a").handle)
-    registry.function(b"d")
+    registry.functions[b"d"]
     assert set(registry.functions) == {b"a", b"c", b"d"}
 
 
 @pytest.mark.parametrize("use", ["job", "worker", "limit"])
 def test_function_in_use_is_not_forgotten(monkeypatch, use):
-    monkeypatch.setattr(registry_module, "IDLE_FUNCTIONS", 2)
+    monkeypatch.setattr(functions_module, "IDLE_FUNCTIONS", 2)
     registry = make()
     if use == "job":
         background(registry, b"used")
     elif use == "worker":
         worker(registry, b"used")
     else:
-        registry.limit_queue(b"used", [1, None, None])
+        registry.functions.limit_queue(b"used", [1, None, None])
     for number in range(10):
-        registry.function(b"%d" % number)
+        registry.functions[b"%d" % number]
     assert b"used" in registry.functions
 
 
 @pytest.mark.parametrize("use", ["job", "worker", "limit"])
 def test_function_that_becomes_idle_again_can_be_forgotten(monkeypatch, use):
-    monkeypatch.setattr(registry_module, "IDLE_FUNCTIONS", 2)
+    monkeypatch.setattr(functions_module, "IDLE_FUNCTIONS", 2)
     registry, party = make(), Fake()
     if use == "job":
         job = background(registry, b"used")
     elif use == "worker":
         registry.can_do(party, b"used")
     else:
-        registry.limit_queue(b"used", [1, None, None])
+        registry.functions.limit_queue(b"used", [1, None, None])
     for number in range(5):
-        registry.function(b"%d" % number)
+        registry.functions[b"%d" % number]
     if use == "job":
         registry.cancel(job.handle)
     elif use == "worker":
         registry.cant_do(party, b"used")
     else:
-        registry.limit_queue(b"used", [None, None, None])
+        registry.functions.limit_queue(b"used", [None, None, None])
     assert b"used" in registry.functions
     for number in range(5, 8):
-        registry.function(b"%d" % number)
+        registry.functions[b"%d" % number]
     assert b"used" not in registry.functions
 
 
@@ -1365,3 +1365,151 @@ def test_drained_with_a_running_job_is_false():
     party = worker(registry, b"f")
     registry.grab(party)
     assert not registry.drained
+
+
+# -- grabs that linger -----------------------------------------------------------
+
+
+def busy(registry, *functions):
+    """A worker whose last wait was short: its next grab that finds nothing lingers. It has taken its NOOP."""
+    party = worker(registry, *functions, asleep=True)
+    complete(registry, party, wake(registry, party, functions[0]))
+    party.given = []
+    return party
+
+
+def wake(registry, party, function):
+    background(registry, function)
+    assert party.take() == [(NOOP, b"")]
+    return registry.grab(party)
+
+
+def linger(registry, party):
+    assert registry.grab(party) is None
+    return registry.linger(party, lambda party, job: party.given.append(job))
+
+
+def test_grab_lingers_after_a_short_sleep():
+    registry = make()
+    assert linger(registry, busy(registry, b"f"))
+
+
+def test_grab_does_not_linger_before_the_first_sleep():
+    registry = make()
+    assert not linger(registry, worker(registry, b"f"))
+
+
+def test_grab_does_not_linger_after_a_long_sleep():
+    registry = make(linger_s=0.5)
+    party = worker(registry, b"f", asleep=True)
+    registry.now += 0.5
+    complete(registry, party, wake(registry, party, b"f"))
+    assert not linger(registry, party)
+
+
+def test_grab_never_lingers_where_the_time_for_it_is_zero():
+    registry = make(linger_s=0.0)
+    assert not linger(registry, busy(registry, b"f"))
+
+
+def test_job_that_comes_while_a_grab_lingers_is_its_answer():
+    registry = make()
+    party = busy(registry, b"f")
+    linger(registry, party)
+    job = background(registry)
+    assert (party.given, party.got, job.worker) == ([job], [], party)
+
+
+def test_grab_lingers_again_after_one_that_got_a_job():
+    registry = make()
+    party = busy(registry, b"f")
+    linger(registry, party)
+    complete(registry, party, background(registry))
+    assert linger(registry, party)
+
+
+def test_grab_that_has_lingered_long_enough_is_answered_no_job():
+    registry = make(linger_s=0.5)
+    party = busy(registry, b"f")
+    linger(registry, party)
+    registry.now += 0.25
+    assert registry.next_due() == 0.25
+    registry.tick()
+    assert party.got == []
+    registry.now += 0.25
+    registry.tick()
+    assert (party.take(), party.asleep, registry.next_due()) == ([(PacketType.NO_JOB, b"")], False, pytest.approx(0.5))
+    assert not linger(registry, party)
+
+
+def test_second_linger_has_its_whole_time():
+    registry = make(linger_s=0.5)
+    party = busy(registry, b"f")
+    linger(registry, party)
+    registry.now += 0.25
+    complete(registry, party, background(registry))
+    linger(registry, party)
+    registry.now += 0.25
+    registry.tick()
+    assert party.got == []
+
+
+def test_party_that_lingers_is_told_at_once_when_it_asks_for_something_else():
+    registry = make()
+    party = busy(registry, b"f")
+    linger(registry, party)
+    registry.end_linger(party)
+    assert (party.take(), party.asleep, party.lingering) == ([(PacketType.NO_JOB, b"")], False, None)
+
+
+def test_job_of_another_function_is_no_answer_to_a_grab_that_lingers():
+    registry = make()
+    party = busy(registry, b"f")
+    linger(registry, party)
+    background(registry, b"g")
+    assert (party.given, party.got) == ([], [])
+
+
+def test_job_that_is_lost_goes_to_a_grab_that_lingers():
+    registry = make()
+    party, other = busy(registry, b"f"), worker(registry, b"f")
+    job = background(registry)
+    registry.grab(other)
+    party.take()
+    registry.sleep(party)
+    complete(registry, party, wake(registry, party, b"f"))
+    linger(registry, party)
+    registry.leave(other)
+    assert (party.given, job.worker) == ([job], party)
+
+
+def test_of_several_that_linger_one_job_answers_one():
+    registry = make()
+    parties = [busy(registry, b"f") for _ in range(3)]
+    for party in parties:
+        linger(registry, party)
+    background(registry)
+    assert sorted(len(party.given) for party in parties) == [0, 0, 1]
+    assert [party.got for party in parties] == [[]] * 3
+
+
+def test_where_one_job_wakes_all_those_that_linger_are_answered_too():
+    registry = make(wakeups=0)
+    parties = [busy(registry, b"f") for _ in range(3)]
+    for party in parties:
+        party.take()
+        linger(registry, party)
+    background(registry)
+    assert sorted(len(party.given) for party in parties) == [0, 0, 1]
+    assert sorted(party.got for party in parties) == [[], [(PacketType.NO_JOB, b"")], [(PacketType.NO_JOB, b"")]]
+
+
+def test_party_that_leaves_while_it_lingers_is_given_nothing():
+    registry = make(linger_s=0.5)
+    party = busy(registry, b"f")
+    linger(registry, party)
+    registry.leave(party)
+    background(registry)
+    registry.now += 0.5
+    registry.tick()
+    assert (party.given, party.got) == ([], [])

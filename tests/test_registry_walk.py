@@ -21,7 +21,8 @@ from gearmand.protocol import PacketType
 from gearmand.registry import Registry
 from gearmand.uniques import key_of
 
-NOOP, WORK_FAIL, WORK_EXCEPTION = PacketType.NOOP, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION
+NOOP, NO_JOB = PacketType.NOOP, PacketType.NO_JOB
+WORK_FAIL, WORK_EXCEPTION = PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION
 FUNCTIONS = [b"a", b"b", b"c", b"d"]
 MINIMUM_TIMEOUT_S = 1.0
 GRACE_S = 1.0
@@ -41,12 +42,22 @@ class Walker(Party):
         self.timeouts = {}
         self.served_last = None  # a function, or None: not determined
         self.never_served = True
-        self.sleeping = False
+        self.sleeping = False  # asleep, or its grab lingers
+        self.lingers_since = None
+        self.idle_since = 0.0
+        self.would_linger = False
+        self.given = []  # handles, by way of a grab that lingered
         self.held_once = set()
         self.due_posts = []
 
     def __repr__(self):
         return "<Walker %d>" % self.number
+
+    def give(self, job):
+        self.given.append(job.handle)
+
+    def wake(self):
+        self.sleeping, self.lingers_since = False, None
 
     def post(self, kind, body, tail=b""):
         self.got.append((int(kind), bytes(body) + bytes(tail)))
@@ -247,7 +258,7 @@ def check_function(registry, function, parties):
     if any(party.asleep for party in function.sleepers):
         assert function.claims >= function.queued
     if not (function.jobs or function.workers or function.limited):
-        assert function in registry._idle
+        assert function in registry.functions._idle
 
 
 def check_party(registry, party):
@@ -262,6 +273,8 @@ def check_party(registry, party):
     assert set(party.unslept) <= set(party.abilities)
     if party.asleep:
         assert party.claim is None and not party.unslept
+    if party.lingering is not None:
+        assert party.asleep and any(who is party for _, who in registry.wakeups._lingers)
     if party.claim is not None:
         assert party.claim in party.abilities
         assert any(who is party and number == party.claim_number for _, who, number in registry.wakeups._claims)
@@ -281,8 +294,9 @@ class Walk:
             "newest_first": chance.random() < 0.3,
         }
         self.wakeups = chance.choice([1, 1, 1, 2, 0])
+        self.linger_s = chance.choice([0.0, 0.4, 2.0])
         self.registry = Registry(
-            b"H", 1, wakeups=self.wakeups, grace_s=GRACE_S, minimum_timeout_s=MINIMUM_TIMEOUT_S, **options
+            b"H", 1, wakeups=self.wakeups, grace_s=GRACE_S, linger_s=self.linger_s, minimum_timeout_s=MINIMUM_TIMEOUT_S, **options
         )
         self.model = Model(**options)
         self.parties = []
@@ -294,7 +308,13 @@ class Walk:
         self.parties.append(Walker(len(self.handles), self.chance.random() < 0.3))
 
     def party(self):
-        return self.chance.choice(self.parties)
+        """One that is about to say something: were its grab unanswered, the answer comes first."""
+        party = self.chance.choice(self.parties)
+        if party.lingers_since is not None:
+            self.registry.end_linger(party)
+            party.wake()
+            party.due_posts.append((int(NO_JOB), b""))
+        return party
 
     def step(self):
         many = len(self.model.jobs) > MOST_JOBS
@@ -322,6 +342,7 @@ class Walk:
     def compare(self, noops):
         """`noops`: the parties that must be posted so many of them; any other only one, and only if it slept."""
         for party in self.parties:
+            self.follow_linger(party)
             posted = [packet for packet in party.got if packet[0] != NOOP]
             woken = len(party.got) - len(posted)
             assert posted == party.due_posts
@@ -329,7 +350,7 @@ class Walk:
                 assert woken == noops[party]
             elif woken:
                 assert woken == 1 and party in self.sleeping_before
-                party.sleeping = False
+                self.note_wake_up(party)
             party.got, party.due_posts = [], []
         assert len(self.registry.jobs) == len(self.model.jobs)
         for expected in self.model.jobs:
@@ -340,6 +361,24 @@ class Walk:
             assert (job.numerator, job.denominator) == expected.progress
             assert Counter(job.listeners or {}) == Counter(expected.listeners)
         assert set(self.registry.functions) == self.model.names
+
+    def note_wake_up(self, party):
+        party.sleeping = False
+        party.would_linger = self.model.now - party.idle_since < self.linger_s
+
+    def follow_linger(self, party):
+        """A grab that lingered may have been answered: by any job that the party can do, or by NO_JOB where others were woken too."""
+        if party.given:
+            assert party.lingers_since is not None and len(party.given) == 1
+            job = self.model.job(party.given.pop())
+            assert job.state is QUEUED and job.name in party.order
+            self.model.assign(job, party)
+            party.served_last, party.never_served = job.name, False
+            party.wake()
+        elif party.lingers_since is not None and (int(NO_JOB), b"") in party.got[len(party.due_posts) :]:
+            assert self.wakeups != 1
+            party.due_posts.append((int(NO_JOB), b""))
+            party.wake()
 
     # -- moves of clients
 
@@ -373,7 +412,8 @@ class Walk:
             model.jobs.append(job)
             model.enqueue(job)
             if due_s is None:
-                woken = sum(1 for party in asleep for kind, _ in party.got if kind == NOOP)
+                woken = sum(1 for party in asleep for kind, _ in party.got if kind in (NOOP, NO_JOB))
+                woken += sum(len(party.given) for party in asleep)
                 assert woken == (min(self.wakeups, len(asleep)) if self.wakeups else len(asleep))
             else:
                 job.state, job.due_s = SCHEDULED, due_s
@@ -397,7 +437,7 @@ class Walk:
         if is_new:
             party.order.append(name)
         if is_new and party.sleeping and self.model.of(name, QUEUED):
-            party.sleeping = False
+            self.note_wake_up(party)
             return {party: 1}
         return {party: 0}
 
@@ -419,6 +459,9 @@ class Walk:
         found = self.registry.grab(party)
         if not allowed:
             assert found is None
+            assert self.registry.linger(party, Walker.give) == party.would_linger
+            if party.would_linger:
+                party.sleeping, party.lingers_since = True, self.model.now
             return {party: 0}
         job = allowed[found.handle]
         self.model.assign(job, party)
@@ -430,7 +473,7 @@ class Walk:
         self.registry.sleep(party)
         if self.model.grabbable(party):
             return {party: 1}
-        party.sleeping = True
+        party.sleeping, party.idle_since = True, self.model.now
         return {party: 0}
 
     def report(self):
@@ -468,7 +511,7 @@ class Walk:
             model.end(job)
 
     def leave(self):
-        party = self.party()
+        party = self.chance.choice(self.parties)
         self.parties.remove(party)
         self.registry.leave(party)
         for name in list(party.order):
@@ -483,13 +526,18 @@ class Walk:
         for each in (self.registry, self.model):
             each.now += passed
             each.epoch_s += passed
+        for party in self.parties:
+            if party.lingers_since is not None and party.lingers_since + self.linger_s <= self.model.now:
+                party.wake()
+                party.would_linger = False
+                party.due_posts.append((int(NO_JOB), b""))
         self.registry.tick()
         self.model.tick()
 
     def limit_queue(self):
         name = self.chance.choice(FUNCTIONS)
         limits = [self.chance.choice([None, None, 0, 3, 10]) for _ in Priority]
-        self.registry.limit_queue(name, limits)
+        self.registry.functions.limit_queue(name, limits)
         self.model.limits[name] = limits
         self.model.names.add(name)
 
@@ -497,7 +545,7 @@ class Walk:
         name = self.chance.choice(FUNCTIONS)
         used = bool(self.model.of(name)) or any(name in party.order for party in self.parties)
         known = name in self.model.names
-        assert self.registry.drop_function(name) is ((not used) if known else None)
+        assert self.registry.functions.drop(name) is ((not used) if known else None)
         if known and not used:
             self.model.names.remove(name)
             self.model.limits.pop(name, None)

@@ -31,7 +31,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "parties": "jobs",
     "deadlines": "",
     "uniques": "functions jobs",
-    "wakeups": "functions parties protocol",
+    "wakeups": "functions jobs parties protocol",
     "registry": "deadlines errors functions jobs parties protocol uniques wakeups",
     "peer": "parties protocol",
     "flusher": "peer",
