@@ -9,12 +9,13 @@ An exception says whose fault it is:
     GearmandError
         ConfigError       the operator's: an option, a file, an address
         ProtocolError     the peer's: framing is lost, its connection closes
-        JobError          a job that an in-process caller waited for
+        JobError          a job that a caller waited for
             JobFailed         its worker said WORK_FAIL, or it was cancelled
             JobException      its worker said WORK_EXCEPTION
             JobTimeout        the caller's patience ended
             JobRefused        the server did not take it
-            JobLost           the server stopped first
+            JobLost           the server stopped, or was lost, first
+        ServerLost        no connection to a job server, or none any more
 
 Any other exception is a bug of ours: it is logged with its traceback and ends
 one connection, never the server.
@@ -40,14 +41,16 @@ class ProtocolError(GearmandError):
 class JobError(GearmandError):
     """A job did not end with a result.
 
-    `function` is the function's name and `handle` the job's handle (`None`
-    where the job was never created), both as `str`.
+    `function` is the function's name, `handle` the job's handle (`None` where
+    the job was never created), and `server` the address of the job server
+    (`None` where that is in this process or was never reached), all as `str`.
     """
 
-    def __init__(self, message: str, function: str, handle: Optional[str]) -> None:
+    def __init__(self, message: str, function: str, handle: Optional[str], server: Optional[str] = None) -> None:
         super().__init__(message)
         self.function = function
         self.handle = handle
+        self.server = server
 
 
 class JobFailed(JobError):
@@ -57,12 +60,14 @@ class JobFailed(JobError):
 class JobException(JobError):
     """The worker reported WORK_EXCEPTION; `data` holds its bytes."""
 
-    def __init__(self, message: str, function: str, handle: Optional[str], data: bytes) -> None:
-        super().__init__(message, function, handle)
+    def __init__(
+        self, message: str, function: str, handle: Optional[str], data: bytes, server: Optional[str] = None
+    ) -> None:
+        super().__init__(message, function, handle, server)
         self.data = data
 
 
-class JobTimeout(JobError):
+class JobTimeout(JobError, TimeoutError):
     """The job did not end within the caller's timeout."""
 
 
@@ -71,7 +76,15 @@ class JobRefused(JobError):
 
 
 class JobLost(JobError):
-    """The server stopped before the job ended."""
+    """The server stopped, or the connection to it ended, before the job did; or no server could be reached."""
+
+
+class ServerLost(GearmandError):
+    """A job server cannot be reached, has gone, or does not answer; `server` is its address."""
+
+    def __init__(self, message: str, server: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.server = server
 
 
 class Refusal(NamedTuple):

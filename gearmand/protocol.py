@@ -10,9 +10,9 @@ begin: it is told apart by its first byte, which is not NUL.
 
 `Decoder` takes bytes as they come and yields events, each a pair:
 
-    (packet type, body)     a request, known type or not
+    (packet type, body)     a packet of the expected magic, known type or not
     (TEXT_LINE, line)       a line without its end
-    (RESPONSE_MAGIC, body)  a packet that says \\0RES, which only servers say
+    (RESPONSE_MAGIC, body)  at the server's end, a packet that says \\0RES
 
 It never reads past a packet's end, allocates nothing for bytes that have not
 arrived, and once it has failed it yields nothing more.
@@ -131,10 +131,10 @@ RESPONSE_MAGIC = -2
 
 HEADER_BYTES = 12
 _HEADER = struct.Struct(">III")
-_REQUEST = 0x00524551
-_RESPONSE = 0x00524553
+REQUEST = 0x00524551
+RESPONSE = 0x00524553
 
-RESPONSE_HEADS = [struct.pack(">II", _RESPONSE, kind) for kind in range(max(PacketType) + 1)]
+RESPONSE_HEADS = [struct.pack(">II", RESPONSE, kind) for kind in range(max(PacketType) + 1)]
 """By packet type: the first eight bytes of a packet from the server. `packed_size` makes the other four."""
 packed_size = struct.Struct(">I").pack
 
@@ -180,11 +180,15 @@ class Decoder:
     After the returned events have been served, look at `failure`.
     """
 
-    __slots__ = ("failure", "_limit_bytes", "_line_bytes", "_rest", "_kind", "_size", "_large", "_arrived", "_view")
+    __slots__ = ("failure", "_magic", "_limit_bytes", "_line_bytes", "_rest", "_kind", "_size", "_large", "_arrived", "_view")
 
-    def __init__(self, limit_bytes: int, line_bytes: int) -> None:
-        """`limit_bytes`: the largest body; `line_bytes`: the longest line, its end included. 0: no bound."""
+    def __init__(self, limit_bytes: int, line_bytes: int, magic: int = REQUEST) -> None:
+        """`limit_bytes`: the largest body; `line_bytes`: the longest line, its end included. 0: no bound.
+
+        `magic`: what this end expects, REQUEST or RESPONSE.
+        """
         self.failure: Optional[ProtocolError] = None
+        self._magic = magic
         self._limit_bytes = limit_bytes or 2**32
         self._line_bytes = line_bytes or 2**62
         self._rest = b""
@@ -221,8 +225,8 @@ class Decoder:
             if body > end:
                 break
             magic, kind, size = _HEADER.unpack_from(data, at)
-            if magic != _REQUEST:
-                if magic != _RESPONSE:
+            if magic != self._magic:
+                if magic != RESPONSE:
                     return self._fail(events, "no packet begins with %r" % data[at : at + 4])
                 kind = RESPONSE_MAGIC
             if size > self._limit_bytes:

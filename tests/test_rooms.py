@@ -25,6 +25,9 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "config": "errors",
     "protocol": "errors",
     "text": "",
+    "addresses": "errors",
+    "encoders": "errors",
+    "connection": "addresses errors protocol",
     "schedule": "",
     "jobs": "",
     "functions": "jobs",
@@ -56,6 +59,8 @@ EFFECTS = set(
 """Modules of the standard library through which the outside can be seen or changed."""
 
 ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
+    "addresses": "os",
+    "connection": "select socket time",
     "schedule": "time",  # the time zone; the time itself is given to it
     "peer": "socket threading time",
     "flusher": "fcntl queue select socket threading time",
