@@ -45,10 +45,14 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "complaints": "",
     "listener": "config errors packet_commands peer protocol text_commands",
     "server": "broker caller complaints config errors flusher jobs listener registry text_commands version",
+    "submitted": "errors protocol",
+    "link": "addresses connection errors protocol submitted",
+    "client": "addresses connection encoders errors jobs link protocol submitted",
+    "tasks": "client errors submitted",
     "daemon": "config errors",
     "cli": "config daemon errors server version",
     "__main__": "cli",
-    "__init__": "config errors jobs server version",
+    "__init__": "version",
 }.items()}  # fmt: skip
 
 EFFECTS = set(
@@ -61,6 +65,10 @@ EFFECTS = set(
 ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "addresses": "os",
     "connection": "select socket time",
+    "submitted": "concurrent logging os time",
+    "link": "threading time",
+    "client": "os time weakref",
+    "tasks": "queue time",
     "schedule": "time",  # the time zone; the time itself is given to it
     "peer": "socket threading time",
     "flusher": "fcntl queue select socket threading time",

@@ -1,0 +1,258 @@
+"""Tasks and task sets: describe jobs first, run them all, be called back.
+
+    from gearmand import Client, Task, TaskSet
+
+    client = Client("127.0.0.1:4730")
+    task = Task("reverse_string", "The string to reverse")
+    task.on_complete(lambda result: print(result))
+    tasks = TaskSet(client)
+    tasks.add(task)
+    tasks.wait(86400)
+
+The tasks of a set run in parallel. Callbacks are called in the thread that
+waits, one at a time.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from gearmand.client import Client
+from gearmand.errors import ConfigError
+from gearmand.submitted import CALLBACKS, SubmittedJob, deadline_of
+
+Callback = Callable[..., Any]
+
+
+class Task:
+    """A job to be. `options`: those of `Client.submit`; its callbacks too, or by the methods of their names.
+
+    `retry_count`: how many times it is submitted again when it fails.
+    `timeout_s`: from its submission to its end, retries included;
+    `try_timeout_s`: for one try. A task that takes longer has failed.
+
+    Afterwards `result` holds what it completed with, and `error` why it did
+    not (`None`: it did, or has not ended).
+    """
+
+    def __init__(
+        self,
+        function: str,
+        workload: Any = b"",
+        *,
+        retry_count: int = 0,
+        timeout_s: Optional[float] = None,
+        try_timeout_s: Optional[float] = None,
+        **options: Any,
+    ) -> None:
+        self.function = function
+        self.workload = workload
+        self.retry_count = retry_count
+        self.timeout_s = timeout_s
+        self.try_timeout_s = try_timeout_s
+        self.callbacks: Dict[str, Callback] = {}
+        for kind in CALLBACKS:
+            callback = options.pop("on_" + kind, None)
+            if callback is not None:
+                self._on(kind, callback)
+        self.options = options
+        self.retries_done = 0
+        self.job: Optional[SubmittedJob] = None
+        self.result: Any = None
+        self.error: Optional[BaseException] = None
+        self.done = False
+
+    def __repr__(self) -> str:
+        return "<Task %s, %s>" % (self.function, "done" if self.done else "not done")
+
+    @property
+    def successful(self) -> bool:
+        return self.done and self.error is None
+
+    @property
+    def handle(self) -> Optional[str]:
+        return None if self.job is None else self.job.handle
+
+    def schedule(self, at: Any) -> "Task":
+        """Not before `at`: seconds since 1970, or a datetime. It becomes a background job."""
+        self.options["at"] = at
+        return self
+
+    def on_created(self, callback: Callback) -> "Task":
+        """`callback(job)`: the server has it."""
+        return self._on("created", callback)
+
+    def on_data(self, callback: Callback) -> "Task":
+        """`callback(data)`"""
+        return self._on("data", callback)
+
+    def on_warning(self, callback: Callback) -> "Task":
+        """`callback(data)`"""
+        return self._on("warning", callback)
+
+    def on_status(self, callback: Callback) -> "Task":
+        """`callback(numerator, denominator)`"""
+        return self._on("status", callback)
+
+    def on_complete(self, callback: Callback) -> "Task":
+        """`callback(result)`"""
+        return self._on("complete", callback)
+
+    def on_fail(self, callback: Callback) -> "Task":
+        """`callback()`: no result, and no try left."""
+        return self._on("fail", callback)
+
+    def on_exception(self, callback: Callback) -> "Task":
+        """`callback(bytes)`: what the worker said of it. Without it, an exception is a fail."""
+        return self._on("exception", callback)
+
+    def on_retry(self, callback: Callback) -> "Task":
+        """`callback(count)`: it is about to be submitted again."""
+        return self._on("retry", callback)
+
+    def _on(self, kind: str, callback: Callback) -> "Task":
+        if not callable(callback):
+            raise ConfigError("on_%s: %r cannot be called" % (kind, callback))
+        self.callbacks[kind] = callback
+        return self
+
+
+class TaskSet:
+    """Tasks that run in parallel on one client. One thread adds and waits."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.tasks: List[Task] = []
+        # What has happened: a function to call in the thread that waits.
+        self._news: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
+        # When a task's try is over, and when it is over for good.
+        self._tries: Dict[Task, float] = {}
+        self._deadlines: Dict[Task, float] = {}
+        self._open = 0
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def add(self, task: Task) -> Task:
+        """Submit the task. ConfigError, TypeError: its options or its workload cannot be used."""
+        self._submit(task)
+        self.tasks.append(task)
+        self._open += 1
+        if task.timeout_s is not None:
+            self._deadlines[task] = time.monotonic() + task.timeout_s
+        return task
+
+    add_task = add
+
+    def add_all(self, tasks: Any) -> None:
+        for task in tasks:
+            self.add(task)
+
+    def wait(self, timeout_s: Optional[float] = None) -> bool:
+        """Wait until every task has ended, calling back meanwhile. False: `timeout_s` was over first; it can be called again.
+
+        What a callback raises ends the wait and reaches the caller.
+        """
+        deadline = deadline_of(timeout_s)
+        while self._open:
+            now = time.monotonic()
+            self._give_up(now)
+            dues = [due for due in (deadline, self._next_due()) if due is not None]
+            if deadline is not None and now >= deadline:
+                return False
+            if not self._open:
+                break
+            try:
+                news = self._news.get(timeout=max(0.0, min(dues) - now) if dues else None)
+            except queue.Empty:
+                continue
+            news()
+        return True
+
+    def cancel(self) -> None:
+        """Give up all tasks that have not ended: no callback is called any more. The servers go on with them."""
+        for task in self.tasks:
+            if not task.done:
+                task.done = True
+                if task.job is not None:
+                    task.job.cancel()
+        self._open = 0
+        self._tries.clear()
+        self._deadlines.clear()
+        self._news = queue.SimpleQueue()
+
+    # -- one task's way ----------------------------------------------------------
+
+    def _submit(self, task: Task) -> None:
+        relays = {"on_" + kind: self._relay(task, kind) for kind in ("created", "data", "warning", "status")}
+        job = self._client.submit(task.function, task.workload, **relays, **task.options)
+        task.job = job
+        if task.try_timeout_s is not None:
+            self._tries[task] = time.monotonic() + task.try_timeout_s
+        news = self._news
+        job.add_done_callback(lambda job: news.put(lambda: self._ended(task, job)))
+
+    def _relay(self, task: Task, kind: str) -> Callback:
+        news = self._news
+
+        def relay(*arguments: Any) -> None:
+            if kind in task.callbacks:
+                news.put(lambda: None if task.done else task.callbacks[kind](*arguments))
+
+        return relay
+
+    def _ended(self, task: Task, job: SubmittedJob) -> None:
+        if task.done or job is not task.job or job.cancelled():
+            return
+        error = job.exception()
+        if error is None:
+            task.result = job.result()
+            self._end(task, "complete", task.result)
+        else:
+            self._fail(task, error)
+
+    def _fail(self, task: Task, error: BaseException) -> None:
+        if task.retries_done < task.retry_count:
+            task.retries_done += 1
+            self._call(task, "retry", task.retries_done)
+            self._submit(task)
+            return
+        task.error = error
+        data = getattr(error, "data", None)
+        if data is not None and "exception" in task.callbacks:
+            self._end(task, "exception", data)
+        else:
+            self._end(task, "fail")
+
+    def _end(self, task: Task, kind: str, *arguments: Any) -> None:
+        task.done = True
+        self._open -= 1
+        self._tries.pop(task, None)
+        self._deadlines.pop(task, None)
+        self._call(task, kind, *arguments)
+
+    def _call(self, task: Task, kind: str, *arguments: Any) -> None:
+        callback = task.callbacks.get(kind)
+        if callback is not None:
+            callback(*arguments)
+
+    # -- timeouts ------------------------------------------------------------------
+
+    def _next_due(self) -> Optional[float]:
+        return min((*self._tries.values(), *self._deadlines.values()), default=None)
+
+    def _give_up(self, now: float) -> None:
+        for task in [task for task, due in self._deadlines.items() if due <= now]:
+            task.error = self._give_up_job(task, task.timeout_s)
+            self._end(task, "fail")
+        for task in [task for task, due in self._tries.items() if due <= now]:
+            del self._tries[task]
+            self._fail(task, self._give_up_job(task, task.try_timeout_s))
+
+    def _give_up_job(self, task: Task, timeout_s: Optional[float]) -> BaseException:
+        job = task.job
+        assert job is not None
+        job.cancel()
+        return job.too_late(timeout_s)
