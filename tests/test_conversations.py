@@ -1,15 +1,14 @@
 """Every conversation in `conversations/`, with this server and with the C server where there is one."""
 
+import contextlib
 import glob
 import os
 import re
-import signal
-import socket
 import subprocess
-import time
 
 import pytest
 
+import peers
 from conversation import Mismatch, hold, read
 from conversations.differences import DIFFERENCES
 from gearmand import Server, text_commands
@@ -20,7 +19,6 @@ CONVERSATIONS = [c for path in sorted(glob.glob(os.path.join(HERE, "conversation
 NAMES = [conversation.name for conversation in CONVERSATIONS]
 STEPS = [step for conversation in CONVERSATIONS for step in conversation.steps]
 
-C_SERVER = "/usr/sbin/gearmand"
 C_TIMEOUT_S = 5.0
 # Where it is known to stay silent.
 C_DIFFERS_TIMEOUT_S = 2.0
@@ -42,45 +40,23 @@ def test_conversation_with_this_server_goes_as_written(conversation):
 
 @pytest.fixture(scope="session")
 def c_version():
-    if not os.path.exists(C_SERVER):
-        pytest.skip("there is no C server to compare with: %s (Debian: gearman-job-server)" % C_SERVER)
-    found = subprocess.run([C_SERVER, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10)
+    if not os.path.exists(peers.C_SERVER):
+        pytest.skip("there is no C server to compare with: %s (Debian: gearman-job-server)" % peers.C_SERVER)
+    found = subprocess.run([peers.C_SERVER, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10)
     match = re.search(r"gearmand (\d+\.\d+\.\d+)", found.stdout.decode("latin-1"))
     return match.group(1) if match else "unknown"
-
-
-def listens(port):
-    """Asked of the system: the C server lists a connection that only tried it for a while after its end."""
-    with open("/proc/net/tcp") as sockets:
-        rows = [line.split() for line in sockets][1:]
-    return any(row[1].endswith(":%04X" % port) and row[3] == "0A" for row in rows)
 
 
 @pytest.fixture
 def c_server(c_version, tmp_path):
     """Starts C servers, by a function of their options; all have ended with the test."""
-    processes = []
+    with contextlib.ExitStack() as stack:
 
-    def start(options):
-        given = ["--" + name.replace("_", "-") + ("" if v is True else "=" + v) for name, v in options.items()]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = free.getsockname()
-        command = [C_SERVER, "-L", "127.0.0.1", "-p", str(address[1]), "-l", "none", "-R", "-P", str(tmp_path / "pid")]
-        if os.getuid() == 0:
-            command += ["-u", "root"]
-        process = subprocess.Popen(command + given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        processes.append(process)
-        ends_at = time.monotonic() + 10
-        while not listens(address[1]):
-            assert process.poll() is None and time.monotonic() < ends_at, "the C server does not start"
-            os.sched_yield()
-        return address
+        def start(options):
+            given = ["--" + name.replace("_", "-") + ("" if v is True else "=" + v) for name, v in options.items()]
+            return stack.enter_context(peers.c_server(tmp_path, "-R", *given))
 
-    yield start
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        yield start
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=NAMES)
