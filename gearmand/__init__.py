@@ -20,7 +20,7 @@ The other ends, which know nothing of the server's rooms:
 
     addresses, encoders         where servers are; objects to workloads
     connection                  one blocking connection
-    link, submitted, client     a client's connection, its jobs, the client
+    submitted, link, later, client   a client's connection, its jobs, the client
     tasks, compat               task sets; the names of python-gearman
     assigned, worker, workforce a worker's job, the worker, its processes
     admin                       the administrative commands

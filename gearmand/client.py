@@ -31,6 +31,7 @@ from gearmand.connection import Connection
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, JobLost, JobTimeout, ServerLost
 from gearmand.jobs import Priority
+from gearmand.later import Later
 from gearmand.link import Link
 from gearmand.protocol import PacketType, pack
 from gearmand.submitted import TIMEOUTS, Question, SubmittedJob, callbacks_of, deadline_of
@@ -95,6 +96,7 @@ class Client:
             return Connection(address, connect_timeout_s, io_timeout_s)
 
         self._links = [Link(address, connect, greeting, 1) for address in parse_all(servers)]
+        self._later = Later(self._resubmit)
         self._turn = itertools.count()
         self._closed = False
         _clients.add(self)
@@ -115,6 +117,7 @@ class Client:
     def close(self) -> None:
         """Close every connection; jobs that have not ended are lost. It cannot be used any more."""
         self._closed = True
+        self._later.hurry()
         for link in self._links:
             link.close()
 
@@ -203,18 +206,21 @@ class Client:
         )
 
     def _send(self, job: SubmittedJob) -> Link:
-        """Give the job to a server, or tell it that it is lost."""
+        """Give the job to a server; where there is none, see to it later, or tell it that it is lost."""
         packet = job.take_packet()
         links = self._links if len(self._links) == 1 else self._in_order(job.unique)
         failures = []
         for link in links:
+            if job.retries_left and link.rests_until > time.monotonic():
+                continue
             try:
                 link.ask([job], packet)
                 return link
             except ServerLost as error:
-                failures.append(error)
-        text = "; ".join(str(error) for error in failures)
-        job.end(JobLost("function %s: no server took the job: %s" % (job.function, text), job.function, None))
+                failures.append(str(error))
+        text = "; ".join(failures or ["those that there are could not be reached a moment ago"])
+        if job.tries_again(JobLost("function %s: no server took the job: %s" % (job.function, text), job.function, None)):
+            self._later.add(job, max(_pause_s(job.retries_done), self._shortest_rest_s()))
         return links[0]
 
     def _resubmit(self, job: SubmittedJob) -> None:
@@ -222,6 +228,9 @@ class Client:
             job.end(JobLost("function %s: the client is closed" % job.function, job.function, None))
         else:
             self._send(job).attend()
+
+    def _shortest_rest_s(self) -> float:
+        return min(link.rests_until for link in self._links) - time.monotonic()
 
     def _in_order(self, unique: str) -> List[Link]:
         """The servers, the one to try first first; those that rest come last."""
@@ -312,6 +321,7 @@ class Client:
     # -- forks -------------------------------------------------------------------
 
     def _forget(self) -> None:
+        self._later = Later(self._resubmit)
         for link in self._links:
             link.forget()
 
@@ -322,6 +332,11 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def _pause_s(retries_done: int) -> float:
+    """Before a job is offered again when no server could be reached: a quarter of a second, twice as long each time, up to 10 s."""
+    return min(0.25 * 2 ** min(retries_done - 1, 10), 10.0)
 
 
 def _form(options: Dict[str, Any]) -> Tuple[bool, PacketType, List[bytes]]:

@@ -49,6 +49,7 @@ class Link:
         # No attempt to connect before this time, where there is another server.
         self.rests_until = 0.0
         self._rest_s = 0.0
+        self._closed = False
         self.forget()
 
     def forget(self) -> None:
@@ -116,15 +117,19 @@ class Link:
                     self.attend()
 
     def close(self) -> None:
-        """End the connection: all who wait are told."""
+        """End the connection for good: all who wait are told."""
+        self._closed = True
         with self._sending:
             connection = self._connection
         if connection is not None:
             connection.shut_down()
+        if connection is not None or self._thread is not None:
             self.attend()
 
     def _connected(self) -> Connection:
         connection = self._connection
+        if self._closed:
+            raise ServerLost("%s: the client is closed" % (self.address,), str(self.address))
         if connection is not None:
             if self._awaits_something or connection.silent_and_open:
                 return connection
@@ -165,6 +170,11 @@ class Link:
                     self._end_if_over()
                 finally:
                     self._reader = None
+            if self._closed:
+                with self._attending:
+                    if not self._wanted:
+                        self._thread = None
+                        return
 
     def _read(self, timeout_s: Optional[float]) -> None:
         connection = self._connection

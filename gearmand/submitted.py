@@ -14,6 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import os
+import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
@@ -30,6 +31,8 @@ if issubclass(JobTimeout, concurrent.futures.TimeoutError):
     _Timeout = JobTimeout
 else:
     _Timeout = type("JobTimeout", (JobTimeout, concurrent.futures.TimeoutError), {})
+
+_making_conditions = threading.Lock()
 
 TIMEOUTS = (TimeoutError, concurrent.futures.TimeoutError)
 
@@ -91,6 +94,10 @@ class SubmittedJob(concurrent.futures.Future):
         self.denominator = 0
         self.retries_done = 0
         self._updates: List[Update] = []
+        # Only where somebody iterates: notify whenever `_updates` grows, and at
+        # the end. (Not the Future's own Condition: whoever waits for a result
+        # takes its notification for the end.)
+        self._changed: Optional[threading.Condition] = None
         self._packet = packet
         self._encoder = encoder
         self._retries = retries
@@ -152,17 +159,26 @@ class SubmittedJob(concurrent.futures.Future):
         JobTimeout: nothing was reported for `timeout_s`.
         """
         self._check_process()
+        with _making_conditions:
+            if self._changed is None:
+                self._changed = threading.Condition(threading.Lock())
+                self.add_done_callback(SubmittedJob._notify)
+            changed = self._changed
         at = 0
         while True:
-            # `_condition` is the Future's own: notified at its end, and by `_note`.
-            with self._condition:
-                if not self._condition.wait_for(lambda: len(self._updates) > at or self.done(), timeout_s):
+            with changed:
+                if not changed.wait_for(lambda: len(self._updates) > at or self.done(), timeout_s):
                     raise self.too_late(timeout_s)
-                news = self._updates[at:]
+            news = self._updates[at:]
             if not news:
                 return
             at += len(news)
             yield from news
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            with self._changed:
+                self._changed.notify_all()
 
     def _check_process(self) -> None:
         if not self.done() and os.getpid() != self._pid:
@@ -197,7 +213,7 @@ class SubmittedJob(concurrent.futures.Future):
 
     def lost(self, error: Exception) -> None:
         """The connection has ended."""
-        self._fail_or_retry(JobLost("%s: %s" % (self._name(), error), self.function, self.handle, getattr(error, "server", None)))
+        self._retry_or_end(JobLost("%s: %s" % (self._name(), error), self.function, self.handle, getattr(error, "server", None)))
 
     def _data(self, data: bytes) -> None:
         self._note("data", self._encoder.decode(data))
@@ -214,27 +230,35 @@ class SubmittedJob(concurrent.futures.Future):
         self.end(None, self._encoder.decode(data))
 
     def _fail(self, data: bytes) -> None:
-        self._fail_or_retry(JobFailed("%s failed" % self._name(), self.function, self.handle, self.server))
+        self._retry_or_end(JobFailed("%s failed" % self._name(), self.function, self.handle, self.server))
 
     def _exception(self, data: bytes) -> None:
         text = "%s raised an exception: %s" % (self._name(), data[:500].decode("utf-8", "replace"))
-        self._fail_or_retry(JobException(text, self.function, self.handle, data, self.server))
+        self._retry_or_end(JobException(text, self.function, self.handle, data, self.server))
 
     def _note(self, kind: str, value: Any) -> None:
-        with self._condition:
-            self._updates.append(Update(kind, value))
-            self._condition.notify_all()
+        self._updates.append(Update(kind, value))
+        self._notify()
         self.call(kind, *(value if kind == "status" else (value,)))
 
-    def _fail_or_retry(self, error: JobError) -> None:
-        if self.retries_done >= self._retries or self.done():
+    def _retry_or_end(self, error: JobError) -> None:
+        if self.tries_again(error):
+            self._resubmit(self)
+
+    def tries_again(self, error: JobError) -> bool:
+        """After a failure: whether to submit it again. If not, it has ended."""
+        if not self.retries_left or self.done():
             self.end(error)
-            return
+            return False
         self.retries_done += 1
         self.handle = None
         self.numerator = self.denominator = 0
         self.call("retry", self.retries_done)
-        self._resubmit(self)
+        return True
+
+    @property
+    def retries_left(self) -> int:
+        return max(0, self._retries - self.retries_done)
 
     def end(self, error: Optional[BaseException], result: Any = None) -> None:
         """The job's end, once; callbacks come before whoever waits for it."""

@@ -47,7 +47,8 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "server": "broker caller complaints config errors flusher jobs listener registry text_commands version",
     "submitted": "errors protocol",
     "link": "addresses connection errors protocol submitted",
-    "client": "addresses connection encoders errors jobs link protocol submitted",
+    "later": "deadlines",
+    "client": "addresses connection encoders errors jobs later link protocol submitted",
     "tasks": "client errors submitted",
     "daemon": "config errors",
     "cli": "config daemon errors server version",
@@ -65,8 +66,9 @@ EFFECTS = set(
 ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "addresses": "os",
     "connection": "select socket time",
-    "submitted": "concurrent logging os time",
+    "submitted": "concurrent logging os threading time",
     "link": "threading time",
+    "later": "threading time",
     "client": "os time weakref",
     "tasks": "queue time",
     "schedule": "time",  # the time zone; the time itself is given to it

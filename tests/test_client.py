@@ -1,0 +1,747 @@
+"""The client, beside this server and the C server; then beside servers that follow a script."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+import os
+import threading
+import time
+
+import pytest
+
+import peers
+import wire
+from gearmand import Client, Priority, Server
+from gearmand.errors import ConfigError, JobException, JobFailed, JobLost, JobRefused, JobTimeout, ServerLost
+from gearmand.submitted import Update
+from peers import Crew, ScriptedServer, response
+from wire import wait_until
+
+COUNT = 300
+
+
+def reverse(worker, handle, workload):
+    return workload[::-1]
+
+
+def fail(worker, handle, workload):
+    worker.send(wire.WORK_FAIL, handle)
+
+
+def explode(worker, handle, workload):
+    worker.send(wire.WORK_EXCEPTION, handle, b"it broke")
+
+
+def talk(worker, handle, workload):
+    worker.send(wire.WORK_DATA, handle, b"one")
+    worker.send(wire.WORK_WARNING, handle, b"careful")
+    worker.send(wire.WORK_STATUS, handle, b"1", b"2")
+    worker.send(wire.WORK_DATA, handle, b"two")
+    return b"end"
+
+
+FUNCTIONS = {b"reverse": reverse, b"fail": fail, b"explode": explode, b"talk": talk}
+
+
+@pytest.fixture(params=["this server", "the C server"])
+def address(request, tmp_path):
+    if request.param == "this server":
+        with Server(port=0) as server:
+            yield server.address
+    else:
+        with peers.c_server(tmp_path) as address:
+            yield address
+
+
+@pytest.fixture
+def crew(address):
+    with Crew(address, FUNCTIONS):
+        yield
+
+
+@pytest.fixture
+def client(address):
+    with Client(address) as client:
+        yield client
+
+
+# -- one after another -----------------------------------------------------------
+
+
+def test_run_returns_the_result(client, crew):
+    assert client.run("reverse", b"stressed") == b"desserts"
+
+
+def test_run_takes_text_as_utf8(client, crew):
+    assert client.run("reverse", "äb") == b"b" + "ä".encode()[::-1]
+
+
+def test_run_of_an_empty_workload(client, crew):
+    assert client.run("reverse") == b""
+
+
+def test_run_of_a_large_workload(client, crew):
+    workload = os.urandom(5_000_000)
+    assert client.run("reverse", workload) == workload[::-1]
+
+
+def test_run_of_a_failing_job_raises_job_failed(client, crew, address):
+    with pytest.raises(JobFailed) as caught:
+        client.run("fail")
+    assert (caught.value.function, caught.value.server) == ("fail", "%s:%d" % address)
+    assert caught.value.handle.startswith("H:") and caught.value.handle in str(caught.value)
+
+
+def test_run_of_a_raising_job_raises_its_data(client, crew, address):
+    with pytest.raises(JobException) as caught:
+        client.run("explode")
+    assert (caught.value.data, caught.value.function, caught.value.server) == (b"it broke", "explode", "%s:%d" % address)
+    assert "it broke" in str(caught.value)
+
+
+def test_run_that_takes_too_long_raises_job_timeout(client):
+    with pytest.raises(JobTimeout) as caught:
+        client.run("nobody", timeout_s=0.05)
+    assert caught.value.function == "nobody" and "0.05 s" in str(caught.value)
+
+
+def test_client_goes_on_after_a_timeout(client, crew):
+    with pytest.raises(JobTimeout):
+        client.run("nobody", timeout_s=0.01)
+    assert client.run("reverse", b"ab") == b"ba"
+
+
+def test_run_starts_no_thread(client, crew):
+    client.run("reverse")  # The server's own thread for the connection.
+    before = threading.active_count()
+    client.run("reverse", b"x")
+    assert threading.active_count() == before
+
+
+def test_run_from_many_threads_at_once(client, crew):
+    def each(number):
+        return [client.run("reverse", b"%d-%d" % (number, at)) for at in range(20)]
+
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        found = list(pool.map(each, range(10)))
+    assert found == [[(b"%d-%d" % (number, at))[::-1] for at in range(20)] for number in range(10)]
+
+
+# -- many at once ----------------------------------------------------------------
+
+
+def test_submit_returns_futures_of_the_results(client, crew):
+    jobs = [client.submit("reverse", b"%d" % at) for at in range(COUNT)]
+    assert [job.result(20) for job in jobs] == [(b"%d" % at)[::-1] for at in range(COUNT)]
+
+
+def test_submit_many_is_the_same_in_one_go(client, crew):
+    jobs = client.submit_many("reverse", [b"%d" % at for at in range(COUNT)])
+    assert [job.result(20) for job in jobs] == [(b"%d" % at)[::-1] for at in range(COUNT)]
+
+
+def test_submit_many_of_nothing(client):
+    assert client.submit_many("reverse", []) == []
+
+
+def test_submit_from_many_threads_at_once(client, crew):
+    def each(number):
+        jobs = [client.submit("reverse", b"%d-%d" % (number, at)) for at in range(50)]
+        return [job.result(20) for job in jobs]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(each, range(8)))
+    assert found == [[(b"%d-%d" % (number, at))[::-1] for at in range(50)] for number in range(8)]
+
+
+def test_jobs_go_with_wait_and_as_completed(client, crew):
+    jobs = [client.submit("reverse", b"x") for _ in range(5)]
+    done, not_done = concurrent.futures.wait(jobs, 20)
+    assert (done, not_done) == (set(jobs), set())
+    assert set(concurrent.futures.as_completed(jobs, 20)) == set(jobs)
+
+
+def test_job_result_times_out_like_a_future(client):
+    job = client.submit("nobody")
+    with pytest.raises(concurrent.futures.TimeoutError) as caught:
+        job.result(0.01)
+    assert isinstance(caught.value, JobTimeout)
+    with pytest.raises(JobTimeout):
+        job.exception(0.01)
+    assert not job.done()
+
+
+def test_job_exception_is_returned_like_a_futures(client, crew):
+    assert client.submit("reverse").exception(20) is None
+    assert isinstance(client.submit("fail").exception(20), JobFailed)
+
+
+def test_job_calls_done_callbacks(client, crew):
+    called = threading.Event()
+    client.submit("reverse").add_done_callback(lambda job: called.set())
+    assert called.wait(20)
+
+
+def test_job_knows_its_handle_and_server_once_created(client, address):
+    created = threading.Event()
+    job = client.submit("nobody", on_created=lambda job: created.set())
+    assert created.wait(20)
+    assert job.handle.startswith("H:") and job.server == "%s:%d" % address
+    assert client.status(job) == (True, False, 0, 0, 0)
+
+
+def test_cancelled_job_calls_nothing_and_harms_nobody(client, crew):
+    called = []
+    job = client.submit("nobody", on_fail=lambda: called.append(1))
+    assert job.cancel() and job.cancelled()
+    assert client.run("reverse", b"ab") == b"ba"
+    assert called == []
+
+
+# -- reports ---------------------------------------------------------------------
+
+
+def test_iterating_a_job_yields_its_data_as_it_arrives(client, address):
+    step = threading.Semaphore(0)
+
+    def slowly(worker, handle, workload):
+        for at in range(3):
+            assert step.acquire(timeout=20)
+            worker.send(wire.WORK_DATA, handle, b"%d" % at)
+        return b""
+
+    with Crew(address, {b"slowly": slowly}):
+        got = []
+        step.release()
+        for data in client.submit("slowly"):
+            got.append(data)
+            step.release()
+    assert got == [b"0", b"1", b"2"]
+
+
+def test_iterating_a_job_that_fails_raises_at_the_end(client, crew):
+    with pytest.raises(JobFailed):
+        list(client.submit("fail"))
+
+
+def test_updates_are_all_reports_in_order(client, crew):
+    job = client.submit("talk")
+    expected = [Update("data", b"one"), Update("warning", b"careful"), Update("status", (1, 2)), Update("data", b"two")]
+    assert list(job.updates(20)) == expected
+    assert list(job.updates(20)) == expected
+    assert (job.data, job.warnings, job.numerator, job.denominator) == ([b"one", b"two"], [b"careful"], 1, 2)
+    assert job.result(20) == b"end"
+
+
+def test_updates_that_do_not_come_are_a_timeout(client):
+    with pytest.raises(JobTimeout):
+        list(client.submit("nobody").updates(0.01))
+
+
+def test_callbacks_are_called_in_order(client, crew):
+    called = []
+    options = {
+        "on_" + kind: lambda *arguments, kind=kind: called.append((kind, *arguments))
+        for kind in ("data", "warning", "status", "complete", "fail", "exception", "retry")
+    }
+    job = client.submit("talk", on_created=lambda job: called.append(("created", job)), **options)
+    job.result(20)
+    assert called == [
+        ("created", job),
+        ("data", b"one"),
+        ("warning", b"careful"),
+        ("status", 1, 2),
+        ("data", b"two"),
+        ("complete", b"end"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "function, kinds, expected",
+    [
+        ("fail", ("fail", "exception"), [("fail",)]),
+        ("explode", ("fail", "exception"), [("exception", b"it broke")]),
+        ("explode", ("fail",), [("fail",)]),
+    ],
+)
+def test_callbacks_of_a_job_that_does_not_complete(client, crew, function, kinds, expected):
+    called = []
+    options = {"on_" + kind: lambda *arguments, kind=kind: called.append((kind, *arguments)) for kind in kinds}
+    assert client.submit(function, **options).exception(20) is not None
+    assert called == expected
+
+
+def test_callback_that_raises_is_logged_and_the_job_goes_on(client, crew, caplog):
+    job = client.submit("talk", on_data=lambda data: 1 / 0)
+    assert job.result(20) == b"end"
+    assert "on_data raised" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_callback_may_submit(client, crew):
+    second = concurrent.futures.Future()
+    client.submit("reverse", b"ab", on_complete=lambda result: second.set_result(client.submit("reverse", result)))
+    assert second.result(20).result(20) == b"ab"
+
+
+def test_callback_that_waits_is_told_that_it_cannot(client, crew):
+    told = concurrent.futures.Future()
+
+    def wait(result):
+        try:
+            client.run("reverse", result)
+        except RuntimeError as error:
+            told.set_result(str(error))
+
+    client.submit("reverse", b"ab", on_complete=wait)
+    assert "use submit" in told.result(20)
+
+
+def test_callback_must_be_callable(client):
+    with pytest.raises(ConfigError, match="on_data: 5"):
+        client.submit("f", on_data=5)
+
+
+def test_same_unique_twice_tells_both_jobs_everything(client, address):
+    go = threading.Event()
+
+    def later(worker, handle, workload):
+        go.wait(20)
+        return talk(worker, handle, workload)
+
+    with Crew(address, {b"later": later}):
+        jobs = [client.submit("later", unique="u") for _ in range(2)]
+        wait_until(lambda: all(job.handle for job in jobs), "both are created")
+        go.set()
+        assert [job.result(20) for job in jobs] == [b"end", b"end"]
+    assert jobs[0].handle == jobs[1].handle
+    assert [job.data for job in jobs] == [[b"one", b"two"]] * 2
+
+
+# -- forms of a job --------------------------------------------------------------
+
+
+def test_background_job_returns_its_handle(client, crew):
+    handle = client.submit_background("reverse", b"x")
+    assert handle.startswith("H:")
+    assert client.wait_for_background(handle, timeout_s=20)
+    assert client.submit("reverse", b"x", background=True).result(20).startswith("H:")
+
+
+def test_wait_for_background_calls_back_with_progress(client, address):
+    step = threading.Event()
+
+    def slowly(worker, handle, workload):
+        worker.send(wire.WORK_STATUS, handle, b"1", b"4")
+        step.wait(20)
+        return b""
+
+    with Crew(address, {b"slowly": slowly}):
+        handle = client.submit_background("slowly")
+        seen = []
+
+        def progress(*fraction):
+            seen.append(fraction)
+            step.set()
+
+        assert client.wait_for_background(handle, progress, timeout_s=20, interval_s=0.01)
+    assert seen == [(1, 4)]
+
+
+def test_wait_for_background_gives_up_in_time(client):
+    handle = client.submit_background("nobody")
+    assert not client.wait_for_background(handle, timeout_s=0.05, interval_s=0.01)
+
+
+@pytest.mark.parametrize("priority", [Priority.HIGH, "high", 0])
+@pytest.mark.parametrize("background", [False, True])
+def test_priorities_are_served_in_order(client, address, priority, background):
+    names = []
+    jobs = [
+        client.submit("note", b"low", priority="low", background=background),
+        client.submit("note", b"normal", background=background),
+        client.submit("note", b"high", priority=priority, background=background),
+    ]
+    wait_until(lambda: all(job.handle for job in jobs), "they are created")
+
+    def note(worker, handle, workload):
+        names.append(workload)
+        return b""
+
+    with Crew(address, {b"note": note}):
+        wait_until(lambda: len(names) == 3, "all are run")
+    assert names == [b"high", b"normal", b"low"]
+
+
+def test_unique_hash_and_dash_coalesce_by_the_workload(client):
+    for unique in ("#", "-"):
+        same = [client.submit_background("f" + unique, b"w", unique=unique) for _ in range(2)]
+        assert same[0] == same[1]
+        assert client.submit_background("f" + unique, b"other", unique=unique) != same[0]
+
+
+def test_status_by_unique_counts_the_listeners(client):
+    job = client.submit("nobody", unique="u")
+    wait_until(lambda: job.handle, "it is created")
+    assert client.status_unique("u") == (True, False, 0, 0, 1)
+    assert not client.status_unique("other").known
+
+
+def test_status_of_an_unknown_job(client):
+    assert client.status("H:x:1") == (False, False, 0, 0, 0)
+
+
+def test_job_of_a_time_to_come_is_not_given_out_before(client, address):
+    handle = client.submit_background("reverse", delay_s=3600)
+    with Crew(address, FUNCTIONS):
+        assert client.run("reverse", b"ab") == b"ba"
+        assert client.status(handle).known
+
+
+@pytest.mark.parametrize("form", ["seconds", "datetime"])
+def test_job_of_a_time_gone_by_is_given_out_at_once(client, crew, form):
+    at = time.time() - 1
+    handle = client.submit_background("reverse", at=at if form == "seconds" else datetime.datetime.fromtimestamp(at))
+    assert client.wait_for_background(handle, timeout_s=20, interval_s=0.01)
+
+
+def test_reduce_job_carries_its_reducer(tmp_path):
+    with Server(port=0) as server, Client(server.address) as client, wire.Wire(server.address) as worker:
+        job = client.submit("split", b"w", reducer="sum")
+        worker.can_do(b"split")
+        wait_until(lambda: job.handle, "it is created")
+        worker.send(wire.GRAB_JOB_ALL)
+        kind, body = worker.receive()
+        assert (kind, body.split(b"\0")[3:]) == (40, [b"sum", b"w"])
+        worker.send(wire.WORK_COMPLETE, job.handle.encode(), b"3")
+        assert job.result(20) == b"3"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"priority": "urgent"}, "priority 'urgent': expected high, normal or low"),
+        ({"unique": "u" * 65}, "at most 64 bytes"),
+        ({"colour": 1}, "no option colour"),
+        ({"at": 1, "delay_s": 1}, "give one of them"),
+        ({"at": 1, "priority": "high"}, "at: the protocol has no such job together with a priority"),
+        ({"at": 1, "reducer": "r"}, "together with reducer"),
+        ({"encoder": "yaml"}, "no encoder 'yaml'"),
+    ],
+)
+def test_wrong_option_of_a_job_is_told(options, message):
+    with Client("127.0.0.1:1") as client, pytest.raises(ConfigError, match=message):
+        client.submit("f", **options)
+
+
+# -- encoders ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder, value", [("json", {"a": [1, None]}), ("text", "grün"), ("pickle", {1, 2}), ("bytes", b"\0")])
+def test_objects_go_there_and_come_back(address, encoder, value):
+    with Crew(address, {b"same": lambda worker, handle, workload: workload}), Client(address, encoder=encoder) as client:
+        assert client.run("same", value) == value
+
+
+def test_encoder_of_a_function_and_of_a_job(address):
+    crew = Crew(address, {b"a": lambda *all: all[2], b"b": lambda *all: all[2]})
+    with crew, Client(address, encoders={"a": "json"}) as client:
+        assert client.run("a", [1]) == [1]
+        assert client.run("b", b"1") == b"1"
+        assert client.run("b", [2], encoder="json") == [2]
+
+
+def test_result_that_cannot_be_decoded_raises_what_the_encoder_raised(address):
+    with Crew(address, {b"bad": lambda *_: b"{"}), Client(address, encoder="json") as client:
+        with pytest.raises(ValueError):
+            client.run("bad", 1)
+        assert isinstance(client.submit("bad", 1).exception(20), ValueError)
+
+
+def test_workload_that_cannot_be_encoded_is_told_before_anything_is_sent(client):
+    with pytest.raises(TypeError, match="expected bytes, got dict"):
+        client.submit("f", {})
+
+
+# -- the connection ------------------------------------------------------------------
+
+
+def test_client_says_its_id_and_prefix(address):
+    with Crew(address, {b"app/same": lambda worker, handle, workload: workload}):
+        with Client(address, client_id="me", prefix="app/") as client, wire.Wire(address) as admin:
+            assert client.run("same", b"x") == b"x"
+            assert any(" me " in line for line in admin.table("workers"))
+
+
+def test_ping_and_echo(client, address):
+    assert 0 < client.ping() < 10
+    assert client.echo(b"\0x", "%s:%d" % address) == b"\0x"
+    with pytest.raises(ConfigError, match="none of the servers"):
+        client.echo(server="elsewhere:1")
+
+
+def test_client_without_a_server_tells_which_and_why():
+    host, port = peers.free_address()
+    with Client([(host, port)]) as client:
+        with pytest.raises(JobLost, match="%s:%d: cannot connect: Connection refused" % (host, port)):
+            client.run("f")
+        assert isinstance(client.submit("f").exception(20), JobLost)
+        assert isinstance(client.submit_many("f", [1, 2], encoder="json")[1].exception(20), JobLost)
+        with pytest.raises(ServerLost):
+            client.ping()
+
+
+def test_server_that_accepts_and_never_answers_is_a_timeout():
+    with ScriptedServer(lambda connection, number: connection.is_closed()) as server, Client(server.address) as client:
+        with pytest.raises(JobTimeout):
+            client.run("f", timeout_s=0.05)
+        with pytest.raises(ServerLost, match="no answer within 0.05 s"):
+            client.ping(timeout_s=0.05)
+        with pytest.raises(JobTimeout):
+            client.submit("f").result(0.05)
+
+
+@pytest.mark.parametrize("when", ["at once", "after the job was created"])
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_server_that_goes_away_loses_the_job(when, how):
+    def script(connection, number):
+        connection.receive()
+        connection.receive()
+        if when != "at once":
+            connection.send(wire.OPTION_RES, b"exceptions")
+            connection.send(wire.JOB_CREATED, b"H:s:1")
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        with pytest.raises(JobLost) as caught:
+            client.run("f") if how == "run" else client.submit("f").result(20)
+    assert caught.value.server == "%s:%d" % server.address
+    assert caught.value.handle == (None if when == "at once" else "H:s:1")
+
+
+def test_garbage_from_a_server_loses_the_job():
+    def script(connection, number):
+        connection.receive()
+        connection.send_raw(b"\0BAD" + bytes(20))
+        connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        with pytest.raises(JobLost, match="does not speak Gearman"):
+            client.run("f")
+
+
+def test_refused_job_tells_why():
+    def script(connection, number):
+        connection.receive()
+        connection.receive()
+        connection.send(wire.ERROR, b"UNKNOWN_OPTION", b"no")
+        connection.send(wire.ERROR, b"QUEUE_ERROR", b"Job queue is full")
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        with pytest.raises(JobRefused, match="QUEUE_ERROR: Job queue is full"):
+            client.run("f")
+
+
+def test_answers_may_come_byte_by_byte():
+    answer = b"".join(
+        [
+            response(wire.OPTION_RES, b"exceptions"),
+            response(wire.JOB_CREATED, b"H:s:1"),
+            response(wire.WORK_DATA, b"H:s:1", b"data"),
+            response(wire.WORK_COMPLETE, b"H:s:1", b"result"),
+        ]
+    )
+
+    def script(connection, number):
+        connection.receive()
+        connection.receive()
+        for at in range(len(answer)):
+            connection.send_raw(answer[at : at + 1])
+        connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        job = client.submit("f")
+        assert (job.result(20), job.data) == (b"result", [b"data"])
+
+
+@pytest.mark.parametrize("cut", range(0, 100, 7))
+def test_answers_may_be_cut_anywhere(cut):
+    answer = b"".join(
+        [response(wire.OPTION_RES, b"exceptions"), response(wire.JOB_CREATED, b"H:s:1"), response(wire.WORK_COMPLETE, b"H:s:1", b"x")]
+    )
+
+    def script(connection, number):
+        connection.receive()
+        connection.receive()
+        connection.send_raw(answer[:cut])
+        if cut >= len(answer):
+            connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        if cut < len(answer):
+            with pytest.raises(JobLost):
+                client.run("f")
+        else:
+            assert client.run("f") == b"x"
+
+
+def test_idle_connection_that_ended_is_made_anew():
+    def script(connection, number):
+        connection.receive()
+        connection.receive()
+        connection.send(wire.OPTION_RES, b"exceptions")
+        connection.send(wire.JOB_CREATED, b"H:s:1")
+        connection.send(wire.WORK_COMPLETE, b"H:s:1", b"%d" % number)
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        assert client.run("f") == b"0"
+        wait_until(lambda: not client._links[0]._connection.silent_and_open, "the end has come")
+        assert client.run("f") == b"1"
+
+
+def test_retries_go_to_the_server_that_is_back(tmp_path):
+    retried = []
+
+    def script(connection, number):
+        connection.receive()
+        connection.receive()
+        if number == 2:
+            connection.send(wire.OPTION_RES, b"exceptions")
+            connection.send(wire.JOB_CREATED, b"H:s:1")
+            connection.send(wire.WORK_COMPLETE, b"H:s:1", b"at last")
+            connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        job = client.submit("f", retries=2, on_retry=retried.append)
+        assert (job.result(20), job.retries_done, retried) == (b"at last", 2, [1, 2])
+
+
+def test_failed_job_is_retried_and_then_fails(client, crew):
+    retried = []
+    job = client.submit("fail", retries=2, on_retry=retried.append)
+    assert isinstance(job.exception(20), JobFailed)
+    assert retried == [1, 2]
+
+
+def test_close_loses_what_has_not_ended(client):
+    job = client.submit("nobody")
+    client.close()
+    assert isinstance(job.exception(20), JobLost)
+    with pytest.raises(ConfigError, match="closed"):
+        client.submit("f")
+
+
+def test_close_leaves_nothing_behind():
+    with Server(port=0) as server, Crew(server.address, FUNCTIONS):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            with Client(server.address) as client:
+                client.submit("reverse", b"x").result(20)
+                client.run("reverse", b"x")
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, "the descriptors are closed")
+
+
+# -- several servers -----------------------------------------------------------------
+
+
+@pytest.fixture
+def two_servers():
+    with Server(port=0) as one, Server(port=0) as two:
+        yield one, two
+
+
+def submitted(server):
+    return sum(row[0] for row in wire.status(server.address).values())
+
+
+def test_jobs_are_spread_over_the_servers(two_servers):
+    with Client([server.address for server in two_servers]) as client:
+        for _ in range(10):
+            client.submit_background("f")
+    assert [submitted(server) for server in two_servers] == [5, 5]
+
+
+def test_one_unique_goes_to_one_server_whatever_the_order(two_servers):
+    addresses = [server.address for server in two_servers]
+    with Client(addresses) as one, Client(addresses[::-1]) as other:
+        for number in range(20):
+            handles = {client.submit_background("f", unique="u%d" % number) for client in (one, other)}
+            assert len(handles) == 1
+    counts = [submitted(server) for server in two_servers]
+    assert sum(counts) == 20 and all(counts)
+
+
+def test_server_that_is_down_is_passed_over():
+    with Server(port=0) as server, Client([peers.free_address(), server.address]) as client:
+        began_at = time.monotonic()
+        for number in range(50):
+            client.submit_background("f", unique="u%d" % number)
+        assert submitted(server) == 50 and time.monotonic() - began_at < 5
+
+
+def test_status_is_asked_of_every_server(two_servers):
+    with Client([server.address for server in two_servers]) as client:
+        handles = [client.submit_background("f") for _ in range(2)]
+        assert all(client.status(handle).known for handle in handles)
+
+
+def test_job_moves_to_the_other_server_when_its_own_goes(two_servers):
+    with Client([server.address for server in two_servers]) as client:
+        created = threading.Event()
+        job = client.submit("reverse", b"ab", retries=1, on_created=lambda job: created.set())
+        assert created.wait(20)
+        first = next(server for server in two_servers if job.server.endswith(":%d" % server.address[1]))
+        other = two_servers[1 - two_servers.index(first)]
+        with Crew(other.address, FUNCTIONS):
+            first.stop()
+            assert job.result(20) == b"ba"
+
+
+def test_server_that_comes_back_is_used_again():
+    address = peers.free_address()
+    with Client(address) as client:
+        with pytest.raises(JobLost):
+            client.run("reverse")
+        for _ in range(2):
+            with Server(port=address[1]), Crew(address, FUNCTIONS):
+                assert client.run("reverse", b"ab") == b"ba"
+
+
+def test_foreground_jobs_with_retries_survive_a_server_that_is_killed_and_restarted():
+    address = peers.free_address()
+    with Client(address) as client:
+        server = Server(port=address[1])
+        server.start()
+        crew = Crew(address, FUNCTIONS, count=2)
+        jobs = [client.submit("reverse", b"%d" % at, retries=1000) for at in range(1000)]
+        wait_until(lambda: sum(job.done() for job in jobs) > 50, "some are done")
+        server.stop()
+        crew.__exit__()
+        with Server(port=address[1]), Crew(address, FUNCTIONS, count=2):
+            assert [job.result(60) for job in jobs] == [(b"%d" % at)[::-1] for at in range(1000)]
+
+
+# -- forks -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_both_sides_of_a_fork_may_use_the_client(client, crew):
+    pending = client.submit("nobody")
+    assert client.run("reverse", b"ab") == b"ba"
+    child = os.fork()
+    if not child:
+        try:
+            good = client.run("reverse", b"cd") == b"dc" and client.submit("reverse", b"ef").result(20) == b"fe"
+            os._exit(0 if good and _is_lost(pending) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.run("reverse", b"gh") == b"hg"
+    assert not pending.done()
+
+
+def _is_lost(job):
+    try:
+        job.result(1)
+    except JobLost as error:
+        return "fork" in str(error)
+    return False
