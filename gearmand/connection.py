@@ -87,6 +87,8 @@ class Connection:
         Nothing after `timeout_s`, when the waker became readable, or while a
         packet is still incomplete. ServerLost: it has gone, or speaks no Gearman.
         """
+        if self._decoder.failure is not None:
+            raise self._lost("it does not speak Gearman: %s" % self._decoder.failure)
         try:
             if timeout_s != 0:
                 self._readable.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
@@ -105,9 +107,8 @@ class Connection:
             return []
         except OSError as error:
             raise self._lost(_why(error)) from None
-        if self._decoder.failure is not None and not events:
-            raise self._lost("it does not speak Gearman: %s" % self._decoder.failure)
-        return events
+        # A failure after good events is for the next call.
+        return events if events or self._decoder.failure is None else self.receive(0)
 
     def receive_some(self, deadline: Optional[float]) -> List[Event]:
         """The same, but at least one event, before `deadline` (monotonic; `None`: whenever). ServerLost, TimeoutError."""
