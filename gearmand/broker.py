@@ -33,6 +33,7 @@ from gearmand.registry import Registry
 Result = TypeVar("Result")
 
 _ROWS_A_TURN = 500
+_JOBS_A_TURN = 500
 
 
 class Broker:
@@ -47,6 +48,8 @@ class Broker:
         self.peers: Dict[Peer, None] = {}
         # The in-process callers that wait for a job.
         self.callers: Dict[Party, None] = {}
+        # Whether the server has stopped: no caller is taken any more.
+        self.stopped = False
         # Those that were posted to in this turn. A peer appends itself.
         self.touched: List[Peer] = []
         self._clock = clock
@@ -80,7 +83,7 @@ class Broker:
         """A table for a person, in pieces: `row` of each of `items`, those that are `None` left out.
 
         The items are listed in one turn and looked at in later ones, a few
-        hundred a turn, so that a long table holds nobody up. So the rows are
+        hundred a turn, so that a table of many rows holds nobody up. So the rows are
         not all of one moment.
         """
         listed = self.turn(lambda registry: list(items(registry)))
@@ -95,12 +98,11 @@ class Broker:
             self.peers[peer] = None
 
     def leave(self, peer: Peer) -> None:
-        """The peer is gone: see `Registry.leave`."""
-        self.turn(self._leave, peer)
-
-    def _leave(self, registry: Registry, peer: Peer) -> None:
-        del self.peers[peer]
-        registry.leave(peer)
+        """The peer is gone: see `Registry.leave`. One with a great many jobs goes in several turns."""
+        with self.lock:
+            del self.peers[peer]
+        while not self.turn(Registry.leave, peer, _JOBS_A_TURN):
+            pass
 
     # -- time --------------------------------------------------------------------
 

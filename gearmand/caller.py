@@ -47,6 +47,8 @@ class Caller(Party):
 
 def submit_in_background(broker: Broker, function: str, workload: bytes, unique: bytes, priority: Priority) -> str:
     """Submit a background job and return its handle. JobRefused: the server did not take it."""
+    with broker.lock:
+        _check_that_it_runs(broker, function)
     return _handle(function, broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority))
 
 
@@ -71,6 +73,7 @@ def run(
     ends_at = None if timeout_s is None else time.monotonic() + timeout_s
     caller = Caller(broker)
     with broker.lock:
+        _check_that_it_runs(broker, function)
         broker.callers[caller] = None
     try:
         handle = _handle(function, broker.turn(Registry.submit, caller, _bytes(function), unique, workload, priority))
@@ -92,6 +95,11 @@ def run(
                     on_status(_number(arguments[1]), _number(arguments[2]))
     finally:
         broker.turn(_leave, broker, caller)
+
+
+def _check_that_it_runs(broker: Broker, function: str) -> None:
+    if broker.stopped:
+        raise JobLost("function %s: the server has stopped" % function, function, None)
 
 
 def _wait(caller: Caller, function: str, handle: str, ends_at: Optional[float]) -> List[Tuple[int, bytes]]:

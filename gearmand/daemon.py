@@ -29,9 +29,10 @@ class _ReopeningFile(logging.FileHandler):
     """A log file that is opened again on demand, after somebody has moved it away."""
 
     def reopen(self) -> None:
+        """OSError: it cannot be opened; the old one stays."""
         with self.lock:  # type: ignore[union-attr]
-            self.stream.close()
-            self.stream = self._open()
+            old, self.stream = self.stream, self._open()
+            old.close()
 
 
 class _Queueing(logging.handlers.QueueHandler):
@@ -71,13 +72,18 @@ class Log:
 
     def stop(self) -> None:
         """Write what is left, for two seconds at most."""
-        stopper = threading.Thread(target=self._listener.stop, daemon=True)
+        stopper = threading.Thread(target=self._listener.stop, name="gearmand-log-stop", daemon=True)
         stopper.start()
         stopper.join(2.0)
 
     def reopen(self) -> None:
         if isinstance(self._target, _ReopeningFile):
-            self._target.reopen()
+            try:
+                self._target.reopen()
+            except OSError as error:
+                logging.getLogger("gearmand").error(
+                    "cannot open %s again: %s; the log goes on where it was", self._target.baseFilename, error.strerror
+                )
 
 
 def _target(config: Config) -> logging.Handler:

@@ -103,6 +103,8 @@ class Flusher:
                 peer = self._mailbox.get_nowait()
             except queue.Empty:
                 return
+            # A closed one may have left its number to this one.
+            self._held.pop(self._backed_up.get(peer.fileno, peer), None)
             self._backed_up[peer.fileno] = peer
 
     def _give_up_unread(self) -> None:

@@ -1,6 +1,6 @@
 """One function: its queues, its workers, its limits; and the table of all functions. Decides nothing.
 
-Three indexes make every step of the registry O(1) or O(log n), however many
+Three indexes make the steps of a job O(1) or O(log n), however many
 workers, abilities and functions there are. Two of them are lazy: an entry that
 has become untrue is dropped by whoever comes across it, and whoever dropped it
 sees to its return.

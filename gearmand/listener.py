@@ -167,6 +167,8 @@ class Handler(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         peer = self.peer
+        if peer.lingering is not None:
+            self.owner.broker.turn(lambda registry: registry.end_linger(peer))
         if peer.outbox and peer.why_aborted is None:
             self._wait_until_read(0, _LINGER_S)
         self.owner.broker.leave(peer)

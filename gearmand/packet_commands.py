@@ -36,6 +36,10 @@ UNIQUE_BYTES = 64
 FUNCTION_BYTES = 8192
 HANDLE_BYTES = 63
 CLIENT_ID_BYTES = 127
+# What is looked at of a number, and of the arguments of a packet without data,
+# however long they are: more than any bound of theirs.
+_NUMBER_BYTES = 64
+_SMALL_BYTES = 2 * FUNCTION_BYTES
 _AS_GOOD_AS_NONE_S = 10 * 365 * 86400
 
 Result = Optional[Refusal]
@@ -71,7 +75,7 @@ def serve(registry: Registry, peer: Party, events: Sequence[Event], start: int) 
                 if type(body) is bytes:
                     arguments = body.split(b"\0", count - 1)
                 else:
-                    arguments = split(body if bulky else bytes(body), count)
+                    arguments = split(body if bulky else bytes(body[:_SMALL_BYTES]), count)
                 if len(arguments) == count:
                     refusal = act(registry, peer, body, *arguments)
                 else:
@@ -88,7 +92,7 @@ def _too_few(kind: int, got: int) -> Refusal:
 
 def _integer(raw: Body) -> int:
     """The number that `raw` begins with, as C's strtoll reads it; 0 where it begins with none."""
-    found = re.match(rb"\s*([+-]?[0-9]{1,40})", raw)
+    found = re.match(rb"\s*([+-]?[0-9]{1,40})", raw[:_NUMBER_BYTES])
     return int(found.group(1)) if found else 0
 
 

@@ -14,8 +14,8 @@ begin: it is told apart by its first byte, which is not NUL.
     (TEXT_LINE, line)       a line without its end
     (RESPONSE_MAGIC, body)  at the server's end, a packet that says \\0RES
 
-It never reads past a packet's end, allocates nothing for bytes that have not
-arrived, and once it has failed it yields nothing more.
+It never reads past a packet's end, allocates no more for bytes that have not
+arrived than for those that have, and once it has failed it yields nothing more.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ Invariants (`tests/test_registry_walk.py` holds them after every step):
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
+from itertools import islice
 from typing import Dict, List, Optional, Union
 
 from gearmand.deadlines import Deadlines
@@ -201,7 +202,7 @@ class Registry:
             if party in unaware:
                 del unaware[party]
             else:
-                ready.remove(ability.index)
+                del ready[bisect_left(ready, ability.index)]
         if party.unslept.pop(function, self) is self:
             del function.sleepers[party]
         if party.claim is function:
@@ -211,6 +212,7 @@ class Registry:
 
     def reset_abilities(self, party: Party) -> None:
         """`cant_do` of everything."""
+        # Oldest first: their places in the sorted lists are at the end.
         for function in list(party.abilities):
             self.cant_do(party, function.name)
 
@@ -254,7 +256,7 @@ class Registry:
         return True
 
     def end_linger(self, party: Party) -> None:
-        """The party, which lingers, gets NO_JOB at once."""
+        """The party gets NO_JOB at once, if it lingers."""
         self.wakeups.end_linger(party)
 
     def _lie_down(self, party: Party) -> None:
@@ -263,14 +265,19 @@ class Registry:
             function.sleepers[party] = None
         party.unslept.clear()
 
-    def leave(self, party: Party) -> None:
-        """The party is gone: what it ran is given out again, what only it waited for is dropped."""
+    def leave(self, party: Party, most: Optional[int] = None) -> bool:
+        """The party is gone: what it ran is given out again, what only it waited for is dropped.
+
+        Stops after about `most` jobs and returns whether it is done; else it
+        has to be called again.
+        """
         party.lingering = None
         self.reset_abilities(party)
-        for job in list(party.running.values()):
+        for job in list(islice(party.running.values(), most)):
             self._lose(job)
-        for job in list(party.listening):
+        for job in list(islice(party.listening, most)):
             self.abandon(party, job)
+        return not party.running and not party.listening
 
     # -- reports of workers --------------------------------------------------
     # Each returns False where the party has nothing to do with the job; True

@@ -98,7 +98,9 @@ class Server:
         return self.addresses[0]
 
     def start(self) -> "Server":
-        """Begin to serve. Returns at once."""
+        """Begin to serve. Returns at once. RuntimeError: it has been started or stopped before."""
+        if self._started or self.stopping:
+            raise RuntimeError("a Server can be started once: make another one")
         self._started = True
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
@@ -170,6 +172,7 @@ class Server:
             self.stopping = True
             broker.due.notify_all()
             broker.drained.notify_all()
+            broker.stopped = True
             for waiting in broker.callers:
                 waiting.lose()
 
@@ -230,9 +233,10 @@ class Server:
         `on_data(bytes)`, `on_warning(bytes)` and `on_status(numerator,
         denominator)` are called in this thread as the worker reports. Raises
         JobFailed, JobException (with the worker's data), JobTimeout after
-        `timeout_s`, JobLost when the server stops, JobRefused.
+        `timeout_s`, JobLost when the server stops or has stopped, JobRefused.
 
-        In the background: return its handle (str) at once. Raises JobRefused.
+        In the background: return its handle (str) at once. Raises JobRefused;
+        JobLost where the server has stopped.
         """
         if background:
             return caller.submit_in_background(self.broker, function, workload, unique, priority)

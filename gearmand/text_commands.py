@@ -22,7 +22,15 @@ from gearmand.jobs import ENDED, Job
 from gearmand.peer import Peer
 from gearmand.registry import Registry
 
-Answer = Union[bytes, Iterable[bytes]]
+
+class _ThenAct(NamedTuple):
+    """Answer first, then act, with no lock held: the connection may not outlive the act."""
+
+    answer: bytes
+    act: Callable[[], None]
+
+
+Answer = Union[bytes, _ThenAct, Iterable[bytes]]
 
 
 class Control(NamedTuple):
@@ -58,6 +66,10 @@ def answer(control: Control, line: bytes) -> Iterable[bytes]:
         reply = command.act(control, found)
     if isinstance(reply, bytes):
         yield reply
+        return
+    if isinstance(reply, _ThenAct):
+        yield reply.answer
+        reply.act()
         return
     pieces = iter(reply)
     while True:
@@ -226,13 +238,7 @@ def _shutdown(control: Control, words: List[bytes]) -> Answer:
     graceful = len(words) == 2 and _is(words[1], b"graceful")
     if len(words) > 1 and not graceful:
         return b"ERR unknown_args Unknown+arguments+to+server+command\r\n"
-    return _then(b"OK\n", lambda: control.shut_down(graceful))
-
-
-def _then(reply: bytes, act: Callable[[], None]) -> Iterable[bytes]:
-    """Answer first, then act: the connection may not outlive the act."""
-    yield reply
-    act()
+    return _ThenAct(b"OK\n", lambda: control.shut_down(graceful))
 
 
 COMMANDS: Dict[str, Command] = {

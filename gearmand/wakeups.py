@@ -57,12 +57,15 @@ class Wakeups:
         while sleepers and wanted:
             party, _ = sleepers.popitem()
             party.unslept[function] = None
-            if party.asleep:
-                self.rouse(party, function, now)
+            if party.asleep and self.rouse(party, function, now):
                 wanted -= 1
 
-    def rouse(self, party: Party, function: Function, now: float) -> None:
-        """Wake one party, which is asleep, for the function; give it a job where it lingers."""
+    def rouse(self, party: Party, function: Function, now: float) -> bool:
+        """Wake one party, which is asleep, for the function; give it a job where it lingers.
+
+        Returns False where that was a job of another function, which somebody
+        else had been woken for.
+        """
         party.asleep = False
         assign = party.lingering
         if assign is not None:
@@ -70,9 +73,9 @@ class Wakeups:
             job = self._grab(party)
             if job is None:
                 party.post(NO_JOB, b"")
-            else:
-                assign(party, job)
-            return
+                return True
+            assign(party, job)
+            return job.function is function
         party.lingers = now - party.idle_since < self._linger_s
         party.claim = function
         party.claim_number += 1
@@ -81,6 +84,7 @@ class Wakeups:
             self.sooner = True
         self._claims.append((now + self._grace_s, party, party.claim_number))
         party.post(NOOP, b"")
+        return True
 
     def end_claim(self, party: Party) -> None:
         """The party, which has a claim, has it no longer."""
@@ -102,7 +106,9 @@ class Wakeups:
         self._lingers.append((now + self._linger_s, party))
 
     def end_linger(self, party: Party) -> None:
-        """The party, which lingers, is told that there is no job."""
+        """The party is told that there is no job, if it lingers."""
+        if party.lingering is None:
+            return
         party.lingering = None
         party.asleep = False
         party.post(NO_JOB, b"")

@@ -125,3 +125,22 @@ def test_daemon_detaches_reopens_its_log_and_stops(tmp_path):
     finally:
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not pid_file.exists(), "the daemon has ended")
+
+
+def test_log_that_cannot_be_reopened_goes_on_where_it_was(tmp_path):
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    port = free_port()
+    arguments = command("-L", "127.0.0.1", "-p", str(port), "-l", str(directory / "log"))
+    process = subprocess.Popen(arguments, cwd=ROOT, env={})
+    try:
+        wait_until(lambda: answers(port), "the server answers")
+        directory.rename(tmp_path / "moved")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "cannot open" in (tmp_path / "moved" / "log").read_text(), "it says so in the old log")
+        assert answers(port)
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()

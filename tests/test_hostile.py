@@ -23,8 +23,12 @@ from wire import (
     GRAB_JOB,
     GRAB_JOB_ALL,
     GRAB_JOB_UNIQ,
+    JOB_ASSIGN,
+    NO_JOB,
+    NOOP,
     OPTION_REQ,
     PRE_SLEEP,
+    RESET_ABILITIES,
     SET_CLIENT_ID,
     SUBMIT_JOB,
     SUBMIT_JOB_BG,
@@ -477,7 +481,7 @@ def test_connections_that_are_reset_leave_no_handler(start):
     for number in range(200):
         with Wire(server.address) as wire:
             wire.send_raw(packet(CAN_DO, b"f") + packet(ECHO_REQ, b"x" * 1000) * (number % 5))
-            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            wire.reset_on_close()
     gone(server)
     assert status(server.address).get("f", (0, 0, 0)) == (0, 0, 0)
 
@@ -491,3 +495,132 @@ def test_log_sums_up_what_a_thousand_bad_peers_do(start, caplog):
     gone(server)
     # The server says where it listens, and complains once.
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+
+
+# -- who works against everybody ---------------------------------------------------------
+
+
+END_OF_BLOCK = packet(ECHO_REQ, b"end of block")
+
+
+def _flood(server, block, stop):
+    """Send a block of packets again and again, each when the last is answered, until told to stop."""
+    answered = END_OF_BLOCK.replace(b"\0REQ", b"\0RES").replace(b"\x10", b"\x11")
+    with Wire(server.address) as wire:
+        while not stop.is_set():
+            wire.send_raw(block + END_OF_BLOCK)
+            tail = b""
+            while not tail.endswith(answered):
+                data = wire.socket.recv(65536)
+                assert data
+                tail = (tail + data)[-len(answered) :]
+
+
+FLOODS = {
+    "abilities flap": (packet(CAN_DO, b"good") + packet(CANT_DO, b"good")) * 200,
+    "abilities are reset": (packet(CAN_DO, b"good") + packet(CAN_DO, b"other") + packet(RESET_ABILITIES)) * 200,
+    "grabs of nothing": packet(CAN_DO, b"other") + packet(GRAB_JOB) * 200,
+    "sleeps and grabs": packet(CAN_DO, b"other") + (packet(PRE_SLEEP) + packet(GRAB_JOB)) * 200,
+    "background jobs": packet(SUBMIT_JOB_BG, b"other", b"", b"x") * 200,
+    "one unique": packet(SUBMIT_JOB, b"other", b"same", b"x") * 200,
+    "reports on nothing": packet(WORK_COMPLETE, b"H:nobody:1", b"x") * 200,
+    "tables": b"status\nworkers\nshow jobs\n" * 10,
+}
+
+
+@pytest.mark.parametrize("block", FLOODS.values(), ids=FLOODS.keys())
+def test_flood_of_cheap_packets_leaves_a_good_pair_to_its_work(start, block):
+    server = start()
+    stop = threading.Event()
+    flood = threading.Thread(target=_flood, args=(server, block, stop))
+    flood.start()
+    try:
+        with Wire(server.address) as client, Wire(server.address) as worker:
+            worker.can_do(b"good")
+            _round_trips(client, worker, 30)
+    finally:
+        stop.set()
+        flood.join(DEADLINE_S)
+    gone(server)
+    assert status(server.address)["good"] == (0, 0, 0)
+
+
+def test_worker_that_grabs_and_disconnects_in_a_loop_loses_no_job(start):
+    server = start()
+    with Wire(server.address) as client, Wire(server.address) as good:
+        handles = {client.submit(b"f", b"work") for _ in range(20)}
+        for number in range(100):
+            with Wire(server.address) as thief:
+                thief.can_do(b"f")
+                assert thief.grab()[0] in handles
+                if number % 2:
+                    thief.reset_on_close()
+        gone(server, 2)
+        good.can_do(b"f")
+        for _ in range(20):
+            good.send(WORK_COMPLETE, good.grab()[0], b"done")
+        assert {client.expect(WORK_COMPLETE)[0] for _ in range(20)} == handles
+
+
+def _worker_whose_grab_lingers(server, function):
+    """One that was woken while it had hardly slept, and whose next grab found nothing."""
+    worker = Wire(server.address)
+    worker.can_do(function)
+    peer = list(server.broker.peers)[-1]
+    while not peer.lingers:
+        worker.send(PRE_SLEEP)
+        worker.echo()
+        server.submit(function.decode(), background=True)
+        worker.expect(NOOP)
+        worker.send(GRAB_JOB)
+        worker.send(WORK_COMPLETE, worker.expect(JOB_ASSIGN)[0], b"")
+        worker.echo()
+    worker.send(GRAB_JOB)
+    wait_until(lambda: peer.lingering is not None or not peer.lingers, "its grab lingers")
+    return worker
+
+
+def test_worker_that_leaves_while_its_grab_lingers_takes_no_job_with_it(start):
+    server = start(grab_linger=1)
+    with Wire(server.address) as client, Wire(server.address) as good:
+        with _worker_whose_grab_lingers(server, b"f") as deserter:
+            deserter.reset_on_close()
+        gone(server, 2)
+        handle = client.submit(b"f", b"work")
+        good.can_do(b"f")
+        assert good.grab()[0] == handle
+
+
+def test_worker_that_floods_with_grabs_that_linger_gets_every_answer_and_leaves_nothing(start):
+    server = start(grab_linger=0.3)
+    with _worker_whose_grab_lingers(server, b"f") as worker:
+        worker.send_raw(packet(GRAB_JOB) * 2000 + packet(ECHO_REQ, b"end"))
+        for _ in range(2001):
+            worker.expect(NO_JOB)
+        assert worker.expect(ECHO_RES) == [b"end"]
+    gone(server)
+    wait_until(lambda: server.broker.registry.wakeups.next_due() is None, "what is due of lingering grabs is over")
+
+
+def test_half_packets_from_many_peers_that_leave_leave_nothing(start):
+    server = start()
+    wires = [Wire(server.address) for _ in range(100)]
+    for number, wire in enumerate(wires):
+        wire.send_raw(list(HALVES.values())[number % len(HALVES)])
+        if number % 2:
+            wire.reset_on_close()
+    assert_serves(server)
+    for wire in wires:
+        wire.close()
+    gone(server)
+    assert server.broker.registry.jobs == {}
+
+
+def test_connections_opened_and_closed_by_the_hundred_leave_no_handler(start):
+    server = start()
+    for _ in range(5):
+        wires = [Wire(server.address) for _ in range(100)]
+        for wire in wires:
+            wire.close()
+    assert_serves(server)
+    gone(server)

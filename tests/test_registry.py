@@ -1513,3 +1513,29 @@ def test_party_that_leaves_while_it_lingers_is_given_nothing():
     registry.now += 0.5
     registry.tick()
     assert (party.given, party.got) == ([], [])
+
+
+def test_party_that_lingers_and_gets_a_job_of_another_function_wakes_nobody_less():
+    # `both` lingers. The job of g wakes the newer sleeper of g; the job of f
+    # then wakes `both`, whose best job is that of g.
+    registry = make()
+    only_f = worker(registry, b"f", asleep=True)
+    both = busy(registry, b"g", b"f")
+    linger(registry, both)
+    only_g = worker(registry, b"g", asleep=True)
+    job_of_g = background(registry, b"g", priority=HIGH)
+    assert only_g.take() == [(NOOP, b"")]
+    background(registry, b"f")
+    assert (both.given, only_f.take()) == ([job_of_g], [(NOOP, b"")])
+
+
+def test_leave_may_be_done_in_pieces():
+    registry = make()
+    client, party = Fake(), worker(registry, b"f")
+    for _ in range(3):
+        foreground(registry, client)
+        background(registry)
+        registry.grab(party)
+    assert [registry.leave(party, 2), registry.leave(party, 2)] == [False, True]
+    assert [registry.leave(client, 2), registry.leave(client, 2)] == [False, True]
+    assert len(registry.jobs) == 3 and registry.running == 0

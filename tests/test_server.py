@@ -536,3 +536,41 @@ def test_server_where_the_system_forbids_placing_threads_serves_all_the_same(mon
     with Server(port=0) as server, socket.create_connection(server.address, 5) as sock:
         sock.sendall(b"getpid\n")
         assert sock.recv(100) == b"OK %d\n" % os.getpid()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_submit_to_a_server_that_has_stopped_raises_job_lost(background):
+    with Server(port=0) as server:
+        pass
+    with pytest.raises(JobLost, match="the server has stopped"):
+        server.submit("f", background=background)
+
+
+def test_submit_while_the_server_stops_always_returns():
+    for _ in range(10):
+        with Server(port=0) as server:
+            calls = [Background(server.submit, "f") for _ in range(10)]
+            stopping = Background(server.stop)
+        for call in calls:
+            with pytest.raises(JobLost):
+                call.result()
+        stopping.result()
+
+
+def test_server_can_be_started_once(server):
+    with pytest.raises(RuntimeError, match="once"):
+        server.start()
+
+
+def test_grab_that_lingers_is_answered_when_its_worker_has_said_its_last_word(server, worker):
+    with Wire(server.address) as client:
+        worker.send(4)  # PRE_SLEEP
+        worker.echo()
+        client.submit(b"f", kind=SUBMIT_JOB_BG)
+        assert worker.receive() == (6, b"")
+        worker.send(9)
+        handle = worker.expect(11)[0]
+        worker.send(WORK_COMPLETE, handle, b"")
+        worker.send(9)
+        worker.socket.shutdown(socket.SHUT_WR)
+        assert worker.receive() == (10, b"")

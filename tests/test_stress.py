@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import struct
 import sys
 import threading
 import time
@@ -200,8 +199,7 @@ def die(wire, rng, last_words):
     except Closed:
         pass
     if rng.random() < 0.5:
-        # Not with an end of file but with a reset.
-        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wire.reset_on_close()
     raise Died()
 
 

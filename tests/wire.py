@@ -87,6 +87,10 @@ class Wire:
     def close(self):
         self.socket.close()
 
+    def reset_on_close(self):
+        """Let `close` send a reset, not an end of file."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
     def send_raw(self, data):
         try:
             self.socket.sendall(data)
