@@ -120,7 +120,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(config: Config) -> int:
-    """Everything that can fail comes before the process detaches; no thread starts before that."""
+    """Serve. What can fail does so before the process says that it is ready; no thread starts before it has detached."""
+    daemon.open_standard_descriptors()
     user = daemon.find_user(config.user)
     daemon.limit_descriptors(config.file_descriptors)
     if config.coredump:
@@ -129,17 +130,19 @@ def _run(config: Config) -> int:
     server = Server(config, on_shutdown=daemon.end)
     try:
         pid_file = daemon.PidFile(config.pid_file)
+        daemon.block_signals()
+        detached = daemon.Detached() if config.daemon else None
+        pid_file.write()
     except ConfigError:
         server.stop()
         raise
-    if config.daemon:
-        daemon.detach()
-    pid_file.write()
+    log.give_to(user)
     daemon.become(user)
     daemon.tune()
-    daemon.block_signals()
     log.start()
     server.start()
+    if detached is not None:
+        detached.ready()
 
     def stop_gracefully() -> None:
         server.stop(graceful=True)
@@ -148,5 +151,7 @@ def _run(config: Config) -> int:
     daemon.serve_signals(stop_gracefully, log.reopen)
     server.stop()
     pid_file.remove()
-    log.stop()
+    if not log.stop():
+        # The interpreter's own end would wait for the thread that is stuck.
+        os._exit(0)
     return 0

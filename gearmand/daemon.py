@@ -11,6 +11,7 @@ import pwd
 import queue
 import resource
 import signal
+import stat
 import sys
 import threading
 from typing import Any, Callable, Optional
@@ -23,6 +24,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SWITCH_INTERVAL_S = 0.0005
 _STACK_BYTES = 512 * 1024
 _QUEUED_RECORDS = 10_000
+_LAST_WORDS_S = 2.0
 
 
 class _ReopeningFile(logging.FileHandler):
@@ -36,20 +38,56 @@ class _ReopeningFile(logging.FileHandler):
 
 
 class _Queueing(logging.handlers.QueueHandler):
-    """Hands records to the log's own thread; drops them when that is stuck, rather than stop the server."""
+    """Hands records to the log's own thread; drops and counts them when that is stuck, rather than stop the server."""
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    _dropped = 0
+
+    def enqueue(self, record: Any) -> None:
         try:
+            if self._dropped:
+                self.queue.put_nowait(_missing(self._dropped))
+                self._dropped = 0
             self.queue.put_nowait(record)
         except queue.Full:
-            pass
+            self._dropped += 1
+
+
+def _missing(count: int) -> logging.LogRecord:
+    text = "%d lines are missing here: the log could not be written" % count
+    return logging.LogRecord("gearmand", LEVELS["WARNING"], "", 0, text, None, None)
+
+
+class _Writer(logging.handlers.QueueListener):
+    """The log's own thread."""
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(self._sentinel)  # type: ignore[attr-defined]
+
+    def handle(self, record: Any) -> None:
+        if record is not _REOPEN:
+            super().handle(record)
+            return
+        for handler in self.handlers:
+            if isinstance(handler, _ReopeningFile):
+                self._reopen(handler)
+
+    def _reopen(self, handler: _ReopeningFile) -> None:
+        try:
+            handler.reopen()
+        except OSError as error:
+            logging.getLogger("gearmand").error(
+                "cannot open %s again: %s; the log goes on where it was", handler.baseFilename, error.strerror
+            )
+
+
+_REOPEN = object()
 
 
 class Log:
     """The `gearmand` logger's way to stderr, a file or syslog, through a thread of its own.
 
-    So a full pipe or a slow disk behind the log holds no handler up. The file
-    is opened by the constructor (ConfigError); the thread starts with `start`,
+    So a full pipe or a slow disk behind the log holds nobody up. The file is
+    opened by the constructor (ConfigError); the thread starts with `start`,
     after the process has detached.
     """
 
@@ -59,39 +97,50 @@ class Log:
         logging.addLevelName(LEVELS["CRITICAL"], "CRITICAL")
         logging.raiseExceptions = False
         self._target = _target(config)
-        self._target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._queue: "queue.Queue[Any]" = queue.Queue(_QUEUED_RECORDS)
-        self._listener = logging.handlers.QueueListener(self._queue, self._target)
+        # The syslog has a time and a level of its own.
+        form = "%(message)s" if config.syslog else "%(asctime)s %(levelname)s %(message)s"
+        self._target.setFormatter(logging.Formatter(form))
+        self._handler = _Queueing(queue.Queue(_QUEUED_RECORDS))
+        self._writer = _Writer(self._handler.queue, self._target)
         logger = logging.getLogger("gearmand")
         logger.propagate = False
         logger.setLevel(LEVELS[config.verbose])
-        logger.addHandler(_Queueing(self._queue))
+        logger.addHandler(self._handler)
+
+    def give_to(self, user: Optional[pwd.struct_passwd]) -> None:
+        """Let the user whom the process becomes open the file again."""
+        if user is not None and os.geteuid() == 0 and isinstance(self._target, _ReopeningFile):
+            os.fchown(self._target.stream.fileno(), user.pw_uid, user.pw_gid)
 
     def start(self) -> None:
-        self._listener.start()
+        self._writer.start()
 
-    def stop(self) -> None:
-        """Write what is left, for two seconds at most."""
-        stopper = threading.Thread(target=self._listener.stop, name="gearmand-log-stop", daemon=True)
+    def stop(self) -> bool:
+        """Write what is left, for two seconds at most; False: it could not be written, and a thread is stuck with it."""
+        stopper = threading.Thread(target=self._writer.stop, name="gearmand-log-stop", daemon=True)
         stopper.start()
-        stopper.join(2.0)
+        stopper.join(_LAST_WORDS_S)
+        return not stopper.is_alive()
 
     def reopen(self) -> None:
-        if isinstance(self._target, _ReopeningFile):
-            try:
-                self._target.reopen()
-            except OSError as error:
-                logging.getLogger("gearmand").error(
-                    "cannot open %s again: %s; the log goes on where it was", self._target.baseFilename, error.strerror
-                )
+        """Open the file again, once what was logged before has been written."""
+        self._handler.enqueue(_REOPEN)
+
+
+class _Syslog(logging.handlers.SysLogHandler):
+    priority_map = {
+        "DEBUG": "debug", "INFO": "info", "NOTICE": "notice", "WARNING": "warning",
+        "ERROR": "err", "CRITICAL": "crit", "ALERT": "alert", "FATAL": "emerg",
+    }  # fmt: skip
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "gearmand[%d]: %s" % (os.getpid(), super().format(record))
 
 
 def _target(config: Config) -> logging.Handler:
     if config.syslog:
         address = next((path for path in ("/dev/log", "/var/run/syslog") if os.path.exists(path)), ("localhost", 514))
-        handler = logging.handlers.SysLogHandler(address, logging.handlers.SysLogHandler.LOG_DAEMON)
-        handler.ident = "gearmand: "
-        return handler
+        return _Syslog(address, logging.handlers.SysLogHandler.LOG_DAEMON)
     name = config.log_file or (DEFAULT_LOG_FILE if config.daemon else "stderr")
     if name == "stderr":
         return logging.StreamHandler(sys.stderr)
@@ -115,11 +164,20 @@ class PidFile:
                 self._descriptor = os.open(self._path, flags, 0o644)
             except OSError as error:
                 raise ConfigError("--pid-file: cannot write %s: %s" % (path, error.strerror))
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                os.close(self._descriptor)
+                raise ConfigError("--pid-file: %s is no ordinary file" % path)
 
     def write(self) -> None:
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        try:
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, b"%d\n" % os.getpid())
+        except OSError as error:
+            self.remove()
+            raise ConfigError("--pid-file: cannot write %s: %s" % (self._path, error.strerror))
+        finally:
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -190,23 +248,45 @@ def tune() -> None:
         pass  # stderr is closed: no report of a crash then.
 
 
-def detach() -> None:
-    """Go on in the background, in a session of its own, with nothing of the terminal."""
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    if null > 2:
-        os.close(null)
+def open_standard_descriptors() -> None:
+    """Open 0, 1 and 2 where the parent has closed them, before a socket or a file of ours gets such a number."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            return
+
+
+class Detached:
+    """This process from now on: in the background, in a session of its own.
+
+    The process that was started ends with status 0 when `ready` is called,
+    with 1 if this one ends before; until then both have its terminal.
+    """
+
+    def __init__(self) -> None:
+        ear, self._bell = os.pipe()
+        if os.fork():
+            os.close(self._bell)
+            os._exit(0 if os.read(ear, 1) else 1)
+        os.close(ear)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+
+    def ready(self) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        if null > 2:
+            os.close(null)
+        os.write(self._bell, b"1")
+        os.close(self._bell)
 
 
 def block_signals() -> None:
-    """Keep the signals for `serve_signals`. Before any thread starts, so that none takes them."""
+    """Keep the signals for `serve_signals`. Before any thread starts, so that none takes them, and before the pid is known."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 

@@ -163,6 +163,7 @@ class Handler(socketserver.BaseRequestHandler):
             config.max_unsent,
             config.exceptions,
         )
+        self.owner.log.info("%s: connected", self.peer.address)
         self.owner.broker.enter(self.peer)
 
     def finish(self) -> None:
@@ -175,6 +176,7 @@ class Handler(socketserver.BaseRequestHandler):
         if peer.why_aborted is not None and not self.owner.stopping:
             self._complain("peers given up", peer.why_aborted)
         peer.close()
+        self.owner.log.info("%s: gone", peer.address)
 
     def handle(self) -> None:
         decoder, peer = self.decoder, self.peer

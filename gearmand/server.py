@@ -126,6 +126,8 @@ class Server:
         with self._stop_lock:
             if not self._stopped.is_set():
                 self._end()
+                if self._started:
+                    self.log.log(NOTICE, "gearmand has stopped")
                 self._stopped.set()
 
     def wait(self, timeout_s: Optional[float] = None) -> bool:

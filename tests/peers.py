@@ -59,6 +59,7 @@ class ScriptedServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self._script = script
+        self._ending = False
         self._threads = []
         self._connections = []
         self._accepting = threading.Thread(target=self._accept, name="scripted server")
@@ -68,7 +69,8 @@ class ScriptedServer:
         return self
 
     def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
+        self._ending = True
+        socket.create_connection(self.address).close()
         self._accepting.join(10)
         self._listener.close()
         for connection in self._connections:
@@ -79,9 +81,9 @@ class ScriptedServer:
 
     def _accept(self):
         while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
+            sock, _ = self._listener.accept()
+            if self._ending:
+                sock.close()
                 return
             connection = ServerEnd(sock)
             self._connections.append(connection)

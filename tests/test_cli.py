@@ -1,10 +1,12 @@
 """The command line as a process: what it says, when it leaves, and what it leaves behind."""
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -144,3 +146,74 @@ def test_log_that_cannot_be_reopened_goes_on_where_it_was(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_daemon_returns_when_it_serves(tmp_path):
+    for number in range(5):
+        pid_file = tmp_path / ("pid%d" % number)
+        port = free_port()
+        assert run("-d", "-L", "127.0.0.1", "-p", str(port), "-P", str(pid_file), "-l", "none").returncode == 0
+        assert answers(port)
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        wait_until(lambda: not pid_file.exists(), "the daemon has ended")
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", "<&-"])
+def test_daemon_with_closed_standard_descriptors_serves_and_logs(tmp_path, closed):
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    port = free_port()
+    arguments = command("-d", "-L", "127.0.0.1", "-p", str(port), "-P", str(pid_file), "-l", str(log))
+    subprocess.run(["sh", "-c", " ".join(map(str, arguments)) + " " + closed], cwd=ROOT, check=True, timeout=20)
+    assert answers(port) and "listens" in log.read_text()
+    os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    wait_until(lambda: not pid_file.exists(), "the daemon has ended")
+
+
+def test_term_ends_a_server_whose_stderr_nobody_reads(tmp_path):
+    port = free_port()
+    ear, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+    try:
+        while True:
+            os.write(mouth, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(mouth, True)
+    process = subprocess.Popen(command("-L", "127.0.0.1", "-p", str(port)), cwd=ROOT, env={}, stderr=mouth)
+    try:
+        wait_until(lambda: answers(port), "the server answers")
+        process.send_signal(signal.SIGHUP)
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ear)
+        os.close(mouth)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_log_of_another_user_is_reopened():
+    # Below pytest's own directory no other user can go.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        check_log_of_another_user(pathlib.Path(directory) / "log")
+
+
+def check_log_of_another_user(log):
+    port = free_port()
+    arguments = command("-u", "nobody", "-L", "127.0.0.1", "-p", str(port), "-l", str(log))
+    process = subprocess.Popen(arguments, cwd=ROOT, env={}, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port), "the server answers")
+        process.send_signal(signal.SIGHUP)
+        process.terminate()
+        assert process.wait(15) == 0
+        assert "has stopped" in log.read_text() and "cannot open" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_pid_file_that_is_no_file_is_refused():
+    done = run("-L", "127.0.0.1", "-p", str(free_port()), "-P", "/dev/null")
+    assert (done.returncode, done.stderr) == (1, "gearmand: --pid-file: /dev/null is no ordinary file\n")

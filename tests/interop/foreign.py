@@ -29,6 +29,9 @@ def _missing(kind):
     elif kind == "perl":
         if not _succeeds(["perl", "-MGearman::Client", "-MGearman::Worker", "-e1"]):
             return "no Gearman::Client for perl: install Debian's libgearman-client-perl"
+    elif kind == "php":
+        if not _succeeds(["php", "-r", "new GearmanClient(); new GearmanWorker();"]):
+            return "no GearmanClient for php: install Debian's php-cli and php-gearman"
     elif kind == "gear":
         if not _succeeds([gear_python(), "-c", "import gear; gear.Worker"]):
             return "no gear: pip install gear, and name its interpreter in GEARMAND_TEST_GEAR_PYTHON"
@@ -61,6 +64,7 @@ def require(kind):
 def _script(kind, role):
     command = {
         "perl": ["perl", "%s/perl_%s.pl"],
+        "php": ["php", "%s/php_%s.php"],
         "gear": [gear_python(), "%s/gear_%s.py"],
         "gearman3": [gearman3_python(), "%s/gearman3_%s.py"],
     }[kind]

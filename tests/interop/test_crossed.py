@@ -7,8 +7,8 @@ from foreign import require
 
 from wire import SUBMIT_JOB_BG, WORK_COMPLETE, WORK_EXCEPTION, Wire, status, wait_until
 
-CLIENTS = ("c", "perl", "gear", "gearman3")
-WORKERS = ("c", "perl", "gear", "gearman3")
+CLIENTS = ("c", "perl", "php", "gear", "gearman3")
+WORKERS = ("c", "perl", "php", "gear", "gearman3")
 TALKING_WORKERS = WORKERS[1:]
 TALKING_CLIENTS = CLIENTS[1:]
 
@@ -84,9 +84,10 @@ def test_worker_serves_on_after_an_exception(processes, worker):
     assert processes.client("gear", "normal", "upper", TEXT) == [("COMPLETE", TEXT.upper())]
 
 
-def test_exception_of_any_worker_reaches_a_perl_client(server, processes):
-    processes.worker("perl", "raise")
-    events = processes.client("perl", "normal", "raise", TEXT)
+@pytest.mark.parametrize("kind", ("perl", "php"))
+def test_exception_reaches_a_client_of_the_worker_s_own_kind(processes, kind):
+    processes.worker(kind, "raise")
+    events = processes.client(kind, "normal", "raise", TEXT)
     assert events[0][0] == "EXCEPTION"
     assert b"told to" in events[0][1]
 
@@ -94,7 +95,7 @@ def test_exception_of_any_worker_reaches_a_perl_client(server, processes):
 @every_client
 def test_background_job_is_queued_and_its_status_known(server, processes, client):
     events = processes.client(client, "background", "upper", TEXT)
-    if client in ("perl", "gear"):
+    if client in ("perl", "php", "gear"):
         assert [events[0][0], events[1]] == ["CREATED", ("KNOWN", "1 0")]
     assert status(server.address)["upper"] == (1, 0, 0)
 
