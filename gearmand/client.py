@@ -90,7 +90,7 @@ class Client:
         self._prefix = prefix
         greeting = pack(PacketType.OPTION_REQ, b"exceptions")
         if client_id is not None:
-            greeting += pack(PacketType.SET_CLIENT_ID, _bytes(client_id))
+            greeting += pack(PacketType.SET_CLIENT_ID, _argument("client_id", client_id))
 
         def connect(address: Any) -> Connection:
             return Connection(address, connect_timeout_s, io_timeout_s)
@@ -123,7 +123,7 @@ class Client:
 
     # -- jobs --------------------------------------------------------------------
 
-    def run(self, function: str, workload: Any = b"", *, timeout_s: Optional[float] = None, **options: Any) -> Any:
+    def run(self, function: Union[str, bytes], workload: Any = b"", *, timeout_s: Optional[float] = None, **options: Any) -> Any:
         """Submit a job, wait until it completes, and return its result.
 
         Raises JobFailed, JobException, JobRefused, JobLost (the connection
@@ -133,13 +133,14 @@ class Client:
         deadline = deadline_of(timeout_s)
         job = self._new_job(function, workload, options)
         link = self._send(job)
-        link.wait(job, deadline)
+        if link is not None:
+            link.wait(job, deadline)
         try:
             return job.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
         except JobTimeout as late:
             raise job.too_late(timeout_s) if not job.done() else late from None
 
-    def submit(self, function: str, workload: Any = b"", **options: Any) -> SubmittedJob:
+    def submit(self, function: Union[str, bytes], workload: Any = b"", **options: Any) -> SubmittedJob:
         """Submit a job and return at once; what is returned is a Future of its result.
 
         `unique`: jobs of one function and unique are one job while it has not
@@ -158,17 +159,17 @@ class Client:
         ConfigError, TypeError: an option or the workload cannot be used.
         """
         job = self._new_job(function, workload, options)
-        self._send(job).attend()
+        self._send_and_attend(job)
         return job
 
-    def submit_many(self, function: str, workloads: Iterable[Any], **options: Any) -> List[SubmittedJob]:
+    def submit_many(self, function: Union[str, bytes], workloads: Iterable[Any], **options: Any) -> List[SubmittedJob]:
         """A job for each workload, all of them in one go. Options: those of `submit`."""
         jobs = [self._new_job(function, workload, dict(options)) for workload in workloads]
         if not jobs:
             return []
         if len(self._links) > 1 or options.get("retries"):
             for job in jobs:
-                self._send(job).attend()
+                self._send_and_attend(job)
             return jobs
         link = self._links[0]
         try:
@@ -179,7 +180,9 @@ class Client:
                 job.lost(error)
         return jobs
 
-    def submit_background(self, function: str, workload: Any = b"", *, timeout_s: Optional[float] = None, **options: Any) -> str:
+    def submit_background(
+        self, function: Union[str, bytes], workload: Any = b"", *, timeout_s: Optional[float] = None, **options: Any
+    ) -> str:
         """Submit a background job and return its handle once the server has it.
 
         JobRefused, JobLost (it may have been accepted, if the connection ended
@@ -188,9 +191,11 @@ class Client:
         handle: str = self.run(function, workload, timeout_s=timeout_s, background=True, **options)
         return handle
 
-    def _new_job(self, function: str, workload: Any, options: Dict[str, Any]) -> SubmittedJob:
+    def _new_job(self, function: Union[str, bytes], workload: Any, options: Dict[str, Any]) -> SubmittedJob:
         if self._closed:
             raise ConfigError("the client is closed")
+        if not isinstance(function, str):
+            function = bytes(function).decode("utf-8", "surrogateescape")
         callbacks = callbacks_of(options)
         encoder = options.pop("encoder", None)
         encoder = self._encoders.get(function, self._encoder) if encoder is None else encoder_of(encoder)
@@ -200,12 +205,17 @@ class Client:
         background, kind, middle = _form(options)
         if options:
             raise ConfigError("there is no option %s of a job" % ", ".join(sorted(options)))
-        packet = pack(kind, _bytes(self._prefix + function), unique, *middle, data)
+        packet = pack(kind, _argument("function", self._prefix + function), unique, *middle, data)
         return SubmittedJob(
             function, unique.decode("utf-8", "surrogateescape"), packet, encoder, background, retries, self._resubmit, callbacks
         )
 
-    def _send(self, job: SubmittedJob) -> Link:
+    def _send_and_attend(self, job: SubmittedJob) -> None:
+        link = self._send(job)
+        if link is not None:
+            link.attend()
+
+    def _send(self, job: SubmittedJob) -> Optional[Link]:
         """Give the job to a server; where there is none, see to it later, or tell it that it is lost."""
         packet = job.take_packet()
         links = self._links if len(self._links) == 1 else self._in_order(job.unique)
@@ -221,13 +231,13 @@ class Client:
         text = "; ".join(failures or ["those that there are could not be reached a moment ago"])
         if job.tries_again(JobLost("function %s: no server took the job: %s" % (job.function, text), job.function, None)):
             self._later.add(job, max(_pause_s(job.retries_done), self._shortest_rest_s()))
-        return links[0]
+        return None
 
     def _resubmit(self, job: SubmittedJob) -> None:
         if self._closed:
             job.end(JobLost("function %s: the client is closed" % job.function, job.function, None))
         else:
-            self._send(job).attend()
+            self._send_and_attend(job)
 
     def _shortest_rest_s(self) -> float:
         return min(link.rests_until for link in self._links) - time.monotonic()
@@ -247,7 +257,7 @@ class Client:
 
     # -- questions ---------------------------------------------------------------
 
-    def status(self, job: Union[str, SubmittedJob], timeout_s: float = 10.0) -> HandleStatus:
+    def status(self, job: Union[str, SubmittedJob], timeout_s: Optional[float] = 10.0) -> HandleStatus:
         """What the servers know of a job, by its handle. ServerLost: one that might know it cannot be asked."""
         handle = job if isinstance(job, str) else job.handle
         server = None if isinstance(job, str) else job.server
@@ -255,11 +265,11 @@ class Client:
             return HandleStatus(False, False, 0, 0)
         return self._first_known(PacketType.GET_STATUS, PacketType.STATUS_RES, handle, server, timeout_s)
 
-    def status_unique(self, unique: str, timeout_s: float = 10.0) -> HandleStatus:
+    def status_unique(self, unique: str, timeout_s: Optional[float] = 10.0) -> HandleStatus:
         """The same by its unique. C servers before 1.1.20 and other servers may not know the question."""
         return self._first_known(PacketType.GET_STATUS_UNIQUE, PacketType.STATUS_RES_UNIQUE, unique, None, timeout_s)
 
-    def _first_known(self, ask: int, answer: int, name: str, server: Optional[str], timeout_s: float) -> HandleStatus:
+    def _first_known(self, ask: int, answer: int, name: str, server: Optional[str], timeout_s: Optional[float]) -> HandleStatus:
         links = [link for link in self._links if server in (None, str(link.address))]
         for link in links:
             body = self._ask(link, ask, answer, _bytes(name), timeout_s)
@@ -294,29 +304,29 @@ class Client:
                 return False
             time.sleep(min(interval_s, left_s))
 
-    def echo(self, data: bytes = b"", server: Optional[str] = None, timeout_s: float = 10.0) -> bytes:
+    def echo(self, data: bytes = b"", server: Optional[str] = None, timeout_s: Optional[float] = 10.0) -> bytes:
         """Have a server, the first one by default, send something back. ServerLost."""
         for link in self._links:
             if server in (None, str(link.address)):
                 return self._ask(link, PacketType.ECHO_REQ, PacketType.ECHO_RES, data, timeout_s)
         raise ConfigError("%s is none of the servers: %s" % (server, ", ".join(self.servers)))
 
-    def ping(self, server: Optional[str] = None, timeout_s: float = 10.0) -> float:
+    def ping(self, server: Optional[str] = None, timeout_s: Optional[float] = 10.0) -> float:
         """How many seconds a server takes to answer. ServerLost."""
         began_at = time.monotonic()
         self.echo(b"ping", server, timeout_s)
         return time.monotonic() - began_at
 
-    def _ask(self, link: Link, kind: int, answer: int, argument: bytes, timeout_s: float) -> bytes:
+    def _ask(self, link: Link, kind: int, answer: int, argument: bytes, timeout_s: Optional[float]) -> bytes:
         question = Question(answer)
         link.ask([question], pack(kind, argument))
-        deadline = time.monotonic() + timeout_s
+        deadline = deadline_of(timeout_s)
         link.wait(question, deadline)
         try:
-            body: bytes = question.result(max(0.0, deadline - time.monotonic()))
+            body: bytes = question.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
             return body
         except TIMEOUTS:
-            raise ServerLost("%s: no answer within %g s" % (link.address, timeout_s), str(link.address)) from None
+            raise ServerLost("%s: no answer within %g s" % (link.address, timeout_s or 0), str(link.address)) from None
 
     # -- forks -------------------------------------------------------------------
 
@@ -356,7 +366,7 @@ def _form(options: Dict[str, Any]) -> Tuple[bool, PacketType, List[bytes]]:
         # Rounded up: a job may be late, not early.
         return True, PacketType.SUBMIT_JOB_EPOCH, [b"%d" % -(-seconds // 1)]
     if reducer is not None:
-        return background, _REDUCE[background], [_bytes(reducer)]
+        return background, _REDUCE[background], [_argument("reducer", reducer)]
     return background, _SUBMIT[priority, background], []
 
 
@@ -375,6 +385,13 @@ def _unique(unique: Union[None, str, bytes], data: bytes) -> bytes:
         return hashlib.sha1(data).hexdigest().encode()
     if len(raw) > UNIQUE_BYTES or b"\0" in raw:
         raise ConfigError("unique %r: expected at most %d bytes, and no NUL" % (unique, UNIQUE_BYTES))
+    return raw
+
+
+def _argument(name: str, value: Union[str, bytes]) -> bytes:
+    raw = _bytes(value)
+    if b"\0" in raw:
+        raise ConfigError("%s %r: there can be no NUL in it" % (name, value))
     return raw
 
 

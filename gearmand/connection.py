@@ -17,7 +17,7 @@ from gearmand.errors import ServerLost
 from gearmand.protocol import RESPONSE, Decoder, Event
 
 _RECEIVE_BYTES = 256 * 1024
-_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+_LONGEST_POLL_S = 2e6
 
 
 class Connection:
@@ -91,7 +91,7 @@ class Connection:
             raise self._lost("it does not speak Gearman: %s" % self._decoder.failure)
         try:
             if timeout_s != 0:
-                self._readable.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
+                self._readable.poll(None if timeout_s is None else min(max(0.0, timeout_s), _LONGEST_POLL_S) * 1000)
             room = self._decoder.room()
             if room is None:
                 data = self._socket.recv(_RECEIVE_BYTES)

@@ -32,6 +32,7 @@ if issubclass(JobTimeout, concurrent.futures.TimeoutError):
 else:
     _Timeout = type("JobTimeout", (JobTimeout, concurrent.futures.TimeoutError), {})
 
+_LONGEST_S = threading.TIMEOUT_MAX / 2
 _making_conditions = threading.Lock()
 
 TIMEOUTS = (TimeoutError, concurrent.futures.TimeoutError)
@@ -202,7 +203,7 @@ class SubmittedJob(concurrent.futures.Future):
             said = ": ".join(part.decode("utf-8", "replace") for part in (code, text) if part)
             self.end(JobRefused("%s: refused by %s: %s" % (self._name(), server, said), self.function, None, server))
             return False
-        self.handle = body.decode("ascii", "backslashreplace")
+        self.handle = body.decode("utf-8", "surrogateescape")
         self.call("created", self)
         if self.background:
             self.end(None, self.handle)
@@ -313,17 +314,20 @@ class Question(concurrent.futures.Future):
         if kind == self._answer:
             self.set_result(body)
         else:
-            text = "%s answered with %s: %s" % (server, PacketType(kind).name, body.replace(b"\0", b": ").decode("utf-8", "replace"))
-            self.set_exception(ServerLost(text, server))
+            said = body[:500].replace(b"\0", b": ").decode("utf-8", "replace")
+            self.end(ServerLost("%s: expected packet type %d, got %d: %s" % (server, self._answer, kind, said), server))
         return False
 
-    def lost(self, error: Exception) -> None:
+    def end(self, error: BaseException) -> None:
         self.set_exception(error)
+
+    def lost(self, error: Exception) -> None:
+        self.end(error)
 
 
 def deadline_of(timeout_s: Optional[float]) -> Optional[float]:
-    """Monotonic seconds; `None` stays `None`."""
-    return None if timeout_s is None else time.monotonic() + timeout_s
+    """Monotonic seconds; `None`, and more than any lock can wait for, is `None`: never."""
+    return None if timeout_s is None or timeout_s > _LONGEST_S else time.monotonic() + timeout_s
 
 
 def _number(raw: bytes) -> int:

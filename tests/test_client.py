@@ -427,11 +427,29 @@ def test_reduce_job_carries_its_reducer(tmp_path):
         ({"at": 1, "priority": "high"}, "at: the protocol has no such job together with a priority"),
         ({"at": 1, "reducer": "r"}, "together with reducer"),
         ({"encoder": "yaml"}, "no encoder 'yaml'"),
+        ({"reducer": "a\0b"}, "reducer 'a.x00b': there can be no NUL"),
     ],
 )
 def test_wrong_option_of_a_job_is_told(options, message):
     with Client("127.0.0.1:1") as client, pytest.raises(ConfigError, match=message):
         client.submit("f", **options)
+
+
+def test_wrong_name_is_told():
+    with Client("127.0.0.1:1") as client, pytest.raises(ConfigError, match="function 'a.x00b': there can be no NUL"):
+        client.submit("a\0b")
+    with pytest.raises(ConfigError, match="client_id"):
+        Client("127.0.0.1:1", client_id="a\0b")
+
+
+def test_function_may_be_bytes(client, crew):
+    assert client.run(b"reverse", b"ab") == b"ba"
+
+
+@pytest.mark.parametrize("timeout_s", [1e7, float("inf")])
+def test_timeout_may_be_as_long_as_one_likes(client, crew, timeout_s):
+    assert client.run("reverse", b"ab", timeout_s=timeout_s) == b"ba"
+    assert client.ping(timeout_s=timeout_s) < 10
 
 
 # -- encoders ----------------------------------------------------------------------
@@ -539,6 +557,22 @@ def test_refused_job_tells_why():
     with ScriptedServer(script) as server, Client(server.address) as client:
         with pytest.raises(JobRefused, match="QUEUE_ERROR: Job queue is full"):
             client.run("f")
+
+
+def test_answer_of_an_unknown_type_is_told():
+    def script(connection, number):
+        for _ in range(2):
+            connection.receive()
+        connection.send(wire.OPTION_RES, b"exceptions")
+        connection.send(99, b"what")
+        connection.receive()
+        connection.send(wire.ECHO_RES, b"x")
+        connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        with pytest.raises(ServerLost, match="expected packet type 20, got 99: what"):
+            client.status("H:s:1")
+        assert client.echo(b"x") == b"x"
 
 
 def test_answers_may_come_byte_by_byte():
