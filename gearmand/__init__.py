@@ -20,11 +20,16 @@ The other ends, which know nothing of the server's rooms:
 
     addresses, encoders         where servers are; objects to workloads
     connection                  one blocking connection
-    submitted, link, later, client   a client's connection, its jobs, the client
-    tasks, compat               task sets; the names of python-gearman
-    assigned, worker, workforce a worker's job, the worker, its processes
+    submitted, link, later      a client's job, its connection to one server, its second tries
+    client, tasks               the client; tasks and task sets
+    assigned                    a worker's job
+    waker, station, shift, lane     a worker's threads, each with a connection to every server
+    workforce, worker           its processes; the worker
     admin                       the administrative commands
-    gearman, gearadmin          the commands of these names
+    compat, compat_names, compat_client, compat_worker, compat_admin    the names of python-gearman
+    screen, console             what the commands below write to a terminal
+    gearadmin                   the command of that name
+    gearman, gearman_client, gearman_worker     the command of that name
 """
 
 import importlib

@@ -24,7 +24,7 @@ import os
 import time
 import weakref
 import zlib
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from gearmand.addresses import AddressLike, parse_all
 from gearmand.connection import Connection
@@ -202,9 +202,11 @@ class Client:
         data = encoder.encode(workload)
         unique = _unique(options.pop("unique", ""), data)
         retries = options.pop("retries", 0)
-        background, kind, middle = _form(options)
+        background, kind, middle = _form(options) if options else (False, PacketType.SUBMIT_JOB, ())
         if options:
             raise ConfigError("there is no option %s of a job" % ", ".join(sorted(options)))
+        if not function:
+            raise ConfigError("function '': a job needs the name of its function")
         packet = pack(kind, _argument("function", self._prefix + function), unique, *middle, data)
         return SubmittedJob(
             function, unique.decode("utf-8", "surrogateescape"), packet, encoder, background, retries, self._resubmit, callbacks
@@ -349,7 +351,7 @@ def _pause_s(retries_done: int) -> float:
     return min(0.25 * 2 ** min(retries_done - 1, 10), 10.0)
 
 
-def _form(options: Dict[str, Any]) -> Tuple[bool, PacketType, List[bytes]]:
+def _form(options: Dict[str, Any]) -> Tuple[bool, PacketType, Sequence[bytes]]:
     """Take the options that choose the packet: whether it is a background job, its type, and the arguments before the workload."""
     background = bool(options.pop("background", False))
     priority = _priority(options.pop("priority", NORMAL))
@@ -378,7 +380,7 @@ def _priority(priority: Any) -> Priority:
 
 
 def _unique(unique: Union[None, str, bytes], data: bytes) -> bytes:
-    raw = _bytes(unique or b"")
+    raw = _bytes(unique) if unique else b""
     if raw == b"#":
         import hashlib  # Three milliseconds of start-up, and seldom needed.
 

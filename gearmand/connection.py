@@ -16,7 +16,9 @@ from gearmand.addresses import Address
 from gearmand.errors import ServerLost
 from gearmand.protocol import RESPONSE, Decoder, Event
 
-_RECEIVE_BYTES = 256 * 1024
+# Not more: from 128 KiB on, the C library takes each buffer from the system
+# anew (measured: 15 microseconds a receive).
+_RECEIVE_BYTES = 64 * 1024
 _LONGEST_POLL_S = 2e6
 
 

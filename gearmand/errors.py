@@ -16,6 +16,7 @@ An exception says whose fault it is:
             JobRefused        the server did not take it
             JobLost           the server stopped, or was lost, first
         ServerLost        no connection to a job server, or none any more
+        AdminRefused      a job server did not carry out an administrative command
 
 Any other exception is a bug of ours: it is logged with its traceback and ends
 one connection, never the server.
@@ -46,7 +47,7 @@ class JobError(GearmandError):
     (`None` where that is in this process or was never reached), all as `str`.
     """
 
-    def __init__(self, message: str, function: str, handle: Optional[str], server: Optional[str] = None) -> None:
+    def __init__(self, message: str, function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
         super().__init__(message)
         self.function = function
         self.handle = handle
@@ -84,6 +85,20 @@ class ServerLost(GearmandError):
 
     def __init__(self, message: str, server: Optional[str] = None) -> None:
         super().__init__(message)
+        self.server = server
+
+
+class AdminRefused(GearmandError):
+    """A job server answered an administrative command with ERR; the connection is as good as before.
+
+    `code` and `text` are what it said (a code may be missing, as in "ERR
+    function not found", and so may the text), `server` is its address.
+    """
+
+    def __init__(self, message: str, code: str, text: str, server: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.text = text
         self.server = server
 
 

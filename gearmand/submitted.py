@@ -49,7 +49,9 @@ class Update(NamedTuple):
 
 def callbacks_of(options: Dict[str, Any]) -> Dict[str, Callable[..., Any]]:
     """Take the `on_...` out of keyword arguments. ConfigError: one cannot be called."""
-    found = {}
+    found: Dict[str, Callable[..., Any]] = {}
+    if not options:
+        return found
     for kind in CALLBACKS:
         callback = options.pop("on_" + kind, None)
         if callback is not None:
@@ -64,8 +66,9 @@ class SubmittedJob(concurrent.futures.Future):
 
     `handle`: the server's name for it, `None` until it is created. `server`:
     the server's address. `numerator`, `denominator`: the newest WORK_STATUS.
-    `data`, `warnings`: all so far, decoded. `retries_done`: how many times it
-    was submitted again.
+    `data`, `warnings`: all so far, decoded; no data where there is an
+    `on_data`, which has taken it. `retries_done`: how many times it was
+    submitted again.
 
     A background job is done as soon as the server has it; its result is its
     handle.
@@ -182,7 +185,7 @@ class SubmittedJob(concurrent.futures.Future):
                 self._changed.notify_all()
 
     def _check_process(self) -> None:
-        if not self.done() and os.getpid() != self._pid:
+        if os.getpid() != self._pid and not self.done():
             text = "%s: submitted before a fork, it belongs to process %d" % (self._name(), self._pid)
             raise JobLost(text, self.function, self.handle, self.server)
 
@@ -238,8 +241,10 @@ class SubmittedJob(concurrent.futures.Future):
         self._retry_or_end(JobException(text, self.function, self.handle, data, self.server))
 
     def _note(self, kind: str, value: Any) -> None:
-        self._updates.append(Update(kind, value))
-        self._notify()
+        # Data that is taken as it comes is not kept: there may be any amount of it.
+        if kind != "data" or "data" not in self._callbacks:
+            self._updates.append(Update(kind, value))
+            self._notify()
         self.call(kind, *(value if kind == "status" else (value,)))
 
     def _retry_or_end(self, error: JobError) -> None:

@@ -85,7 +85,7 @@ class Task:
         return self._on("created", callback)
 
     def on_data(self, callback: Callback) -> "Task":
-        """`callback(data)`"""
+        """`callback(data)`: to be set before the task is added to a set; else the data is kept, in `job.data`."""
         return self._on("data", callback)
 
     def on_warning(self, callback: Callback) -> "Task":
@@ -186,7 +186,8 @@ class TaskSet:
     # -- one task's way ----------------------------------------------------------
 
     def _submit(self, task: Task) -> None:
-        relays = {"on_" + kind: self._relay(task, kind) for kind in ("created", "data", "warning", "status")}
+        kinds = ("created", "warning", "status", *(["data"] if "data" in task.callbacks else []))
+        relays = {"on_" + kind: self._relay(task, kind) for kind in kinds}
         job = self._client.submit(task.function, task.workload, **relays, **task.options)
         task.job = job
         if task.try_timeout_s is not None:

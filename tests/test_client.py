@@ -278,6 +278,13 @@ def test_callback_that_raises_is_logged_and_the_job_goes_on(client, crew, caplog
     assert "on_data raised" in caplog.text and "ZeroDivisionError" in caplog.text
 
 
+def test_data_that_a_callback_takes_is_not_kept(client, crew):
+    got = []
+    job = client.submit("talk", on_data=got.append)
+    assert job.result(20) == b"end"
+    assert (got, job.data, len(list(job.updates()))) == ([b"one", b"two"], [], 2)
+
+
 def test_callback_may_submit(client, crew):
     second = concurrent.futures.Future()
     client.submit("reverse", b"ab", on_complete=lambda result: second.set_result(client.submit("reverse", result)))
@@ -438,6 +445,8 @@ def test_wrong_option_of_a_job_is_told(options, message):
 def test_wrong_name_is_told():
     with Client("127.0.0.1:1") as client, pytest.raises(ConfigError, match="function 'a.x00b': there can be no NUL"):
         client.submit("a\0b")
+    with Client("127.0.0.1:1") as client, pytest.raises(ConfigError, match="needs the name"):
+        client.run("")
     with pytest.raises(ConfigError, match="client_id"):
         Client("127.0.0.1:1", client_id="a\0b")
 

@@ -14,7 +14,7 @@ from importlib.machinery import SourceFileLoader
 import pytest
 
 import gearmand
-from gearmand import text_commands
+from gearmand import gearadmin, gearman, text_commands
 from gearmand.config import OPTIONS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -135,6 +135,65 @@ def test_readme_has_exactly_the_administrative_commands():
     assert split < named
 
 
+# -- gearadmin ---------------------------------------------------------------------
+
+
+GEARADMIN = [*gearadmin.OPTIONS, *gearadmin.COMMANDS]
+
+
+def gearadmin_man_page():
+    return re.sub(r"\\f[BIR]", "", read("man/gearadmin.1")).replace("\\-", "-").replace("\\&", "")
+
+
+def test_gearadmin_man_page_has_exactly_its_options_and_commands_in_order():
+    sections = gearadmin_man_page().split(".SH OPTIONS\n")[1].split("\n.SH WATCHING")[0]
+    short = {option.name: "-%s, " % option.short for option in gearadmin.OPTIONS if option.short}
+    rows = ["%s--%s%s" % (short.get(row.name, ""), row.name, row.value and " " + row.value) for row in GEARADMIN]
+    assert re.findall(r"(?m)^\.TP\n(-.*)$", sections) == rows
+
+
+@pytest.mark.parametrize("row", GEARADMIN, ids=lambda row: row.name)
+def test_gearadmin_help_and_man_page_say_the_same_of_an_option(row):
+    assert squeezed(row.help) in squeezed(gearadmin_man_page().split("--%s" % row.name, 1)[1])
+    assert re.search(r"(?m)^  (-\w, )?--%s( |$)" % row.name, gearadmin.help_text())
+    assert squeezed(row.help) in squeezed(gearadmin.help_text())
+
+
+def test_gearadmin_man_page_names_no_unknown_option():
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", gearadmin_man_page()))
+    assert named <= {row.name for row in GEARADMIN}
+
+
+# -- gearman -----------------------------------------------------------------------
+
+
+GEARMAN = [option for _, options in gearman.SECTIONS for option in options]
+
+
+def gearman_man_page():
+    return re.sub(r"\\f[BIR]", "", read("man/gearman.1")).replace("\\-", "-").replace("\\&", "")
+
+
+def test_gearman_man_page_has_exactly_its_sections_and_options_in_order():
+    options = gearman_man_page().split(".SH OPTIONS\n")[1].split("\n.SH ")[0]
+    rows = []
+    for title, section in gearman.SECTIONS:
+        rows += [".SS " + title, *(", ".join(option.names) + (option.value and " " + option.value) for option in section)]
+    assert re.findall(r"(?m)^(\.SS .*|(?<=\.TP\n)-.*)$", options) == rows
+
+
+@pytest.mark.parametrize("option", GEARMAN, ids=lambda option: option.name)
+def test_gearman_help_and_man_page_say_the_same_of_an_option(option):
+    named = ", ".join(option.names) + (option.value and " " + option.value)
+    assert squeezed(named + option.help) in squeezed(gearman_man_page())
+    assert squeezed(named + option.help) in squeezed(gearman.help_text())
+
+
+def test_gearman_man_page_names_no_unknown_option():
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", gearman_man_page()))
+    assert named <= set(gearman.ROWS)
+
+
 # -- rooms -----------------------------------------------------------------------
 
 
@@ -199,8 +258,9 @@ def test_changes_begin_with_the_version():
     assert re.search(r"(?m)^## (.*)$", read("CHANGES.md")).group(1) == gearmand.__version__
 
 
-def test_man_page_has_the_version():
-    assert '"gearmand %s"' % gearmand.__version__ in read("man/gearmand.8").splitlines()[0]
+@pytest.mark.parametrize("name", ["man/gearmand.8", "man/gearadmin.1", "man/gearman.1"])
+def test_man_page_has_the_version(name):
+    assert '"gearmand %s"' % gearmand.__version__ in read(name).splitlines()[0]
 
 
 def test_version_option_prints_the_version():

@@ -1,0 +1,414 @@
+"""The command gearadmin: argv to administrative commands, their answers to a terminal, a pipe or JSON.
+
+It takes the place of the C tool of that name: what its options print, in which
+order they act and which exit status they leave is the same. `COMMANDS` has them
+all, in that order; `man/gearadmin.1` says the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import socket
+import sys
+import textwrap
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
+
+from gearmand.addresses import Address, parse, parse_all
+from gearmand.admin import Admin, Snapshot
+from gearmand.errors import AdminRefused, ConfigError, GearmandError, ServerLost
+from gearmand.screen import Screen, fitted, printable, table
+from gearmand.version import VERSION
+
+DEFAULT_TIMEOUT_S = 10.0
+_LINE_WIDTH = 79
+
+
+class NotIdle(GearmandError):
+    """The server, or the function, still has jobs when the time is over."""
+
+
+# -- what an option does at a server ---------------------------------------------------
+
+
+class Command(NamedTuple):
+    """One option that asks the server something.
+
+    `text` takes the Admin and the option's value, and returns what is printed.
+    `data` returns the same as an object, for --json; `None` where there is
+    nothing to read. `check` makes the value from what was given, or raises
+    ValueError. `refusal_status`: the exit status when the server refuses it.
+    """
+
+    name: str
+    value: str
+    help: str
+    text: Callable[[Admin, Any], str]
+    data: Optional[Callable[[Admin], Any]] = None
+    nargs: Any = None
+    check: Optional[Callable[[Any], Any]] = None
+    # The C tool says that the server refused on standard error alone, and its
+    # users' scripts may count on that.
+    refusal_status: int = 0
+
+
+def _table(command: str) -> Callable[[Admin, Any], str]:
+    return lambda admin, _: admin.table(command).decode("utf-8", "surrogateescape") + ".\n"
+
+
+def _value(command: str) -> Callable[[Admin, Any], str]:
+    return lambda admin, _: admin.value(command) + "\n"
+
+
+def _done(act: Callable[[Admin, Any], None]) -> Callable[[Admin, Any], str]:
+    def text(admin: Admin, value: Any) -> str:
+        act(admin, value)
+        return "OK\n"
+
+    return text
+
+
+def _wait(admin: Admin, wait: Tuple[Optional[str], Optional[float]]) -> str:
+    if not admin.wait_until_idle(*wait):
+        raise NotIdle("%s: %s still has jobs after %g s" % (admin.address, wait[0] or "the server", wait[1] or 0))
+    return ""
+
+
+def _queue_limits(words: List[str]) -> List[Any]:
+    if len(words) not in (1, 2, 4):
+        raise ValueError("a function, and one limit, three of them or none")
+    return [words[0], *[_number(word, int) for word in words[1:]]]
+
+
+def _way_to_stop(word: str) -> bool:
+    if word not in ("", "graceful"):
+        raise ValueError("graceful, or nothing")
+    return bool(word)
+
+
+def _interval(word: str) -> float:
+    seconds = 1.0 if word == "" else _number(word, float)
+    if not 0 < seconds < 1e9:
+        raise ValueError("a number of seconds above 0")
+    return seconds
+
+
+def _seconds(word: str) -> float:
+    seconds = _number(word, float)
+    if not 0 <= seconds < 1e9:
+        raise ValueError("a number of seconds")
+    return seconds
+
+
+def _number(word: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(word)
+    except ValueError:
+        raise ValueError("a number") from None
+
+
+COMMANDS = [
+    Command(
+        "wait-until-idle", "[FUNCTION]", "Wait until the function, or every one, has no jobs, queued or running. --timeout bounds it.",
+        _wait, nargs="?", refusal_status=1,
+    ),
+    Command("getpid", "", "The server's process id.", _value("getpid"), Admin.getpid),
+    Command("create-function", "FUNCTION", "List a function before it is used.", _done(Admin.create_function)),
+    Command("drop-function", "FUNCTION", "Forget a function without workers and jobs.", _done(Admin.drop_function)),
+    Command(
+        "maxqueue", "FUNCTION [LIMIT | HIGH NORMAL LOW]",
+        "Have new jobs of the function refused while it has that many; no limit or 0: all are taken.",
+        _done(lambda admin, value: admin.max_queue(*value)), nargs="+", check=_queue_limits, refusal_status=1,
+    ),
+    Command("show-jobs", "", "Every job: handle, retries, whether nobody wants it, whether it is stored.", _table("show jobs"), Admin.show_jobs),
+    Command("show-unique-jobs", "", "The unique of every job.", _table("show unique jobs"), Admin.show_unique_jobs),
+    Command("cancel-job", "HANDLE", "End a job; whoever waits for it is told that it failed.", _done(Admin.cancel_job)),
+    Command("server-verbose", "", "How much the server logs.", _value("verbose"), Admin.verbose),
+    Command("server-version", "", "The server's version.", _value("version"), Admin.version),
+    Command("workers", "", "Every connection: descriptor, address, client id, functions that it can do.", _table("workers"), Admin.workers),
+    Command(
+        "priority-status", "", "Every function: queued jobs of high, normal and low priority, workers.",
+        _table("prioritystatus"), Admin.priority_status,
+    ),
+    Command("status", "", "Every function: its jobs, how many of them run, its workers.", _table("status"), Admin.status),
+    Command(
+        "jobs", "", "Every job: function, unique, its worker, how many wait for it. The C server does not know this.",
+        _table("jobs"), Admin.jobs, refusal_status=1,
+    ),
+    Command(
+        "clients", "", "Every connection, with the jobs that it waits for. The C server does not know this.",
+        _table("clients"), Admin.clients, refusal_status=1,
+    ),
+    Command(
+        "shutdown-graceful", "", "The same as --shutdown graceful.",
+        _done(lambda admin, _: admin.shutdown(graceful=True)), refusal_status=1,
+    ),
+    Command(
+        "shutdown", "[graceful]", "Stop the server, at once or when its work is done. The C server does not know this.",
+        _done(Admin.shutdown), nargs="?", check=_way_to_stop, refusal_status=1,
+    ),
+]  # fmt: skip
+"""In the order in which they are carried out, whatever their order on the command line: that of the C tool."""
+
+
+# -- argv --------------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """An option that says where, or how."""
+
+    name: str
+    short: str
+    value: str
+    help: str
+    nargs: Any = None
+    check: Optional[Callable[[Any], Any]] = None
+
+
+OPTIONS = [
+    Option("host", "h", "HOST", "The server, HOST or HOST:PORT; may be given several times. Default: GEARMAN_SERVERS or GEARMAN_SERVER in the environment, the first one there, else 127.0.0.1."),
+    Option("port", "p", "PORT", "The port where HOST has none, a number or a service's name. Default: 4730."),
+    Option("timeout", "", "SECONDS", "How long the server may take for each answer (default: 10), or --wait-until-idle in all (default: for ever). 0: for ever.", check=_seconds),
+    Option("json", "", "", "Print one JSON object for each server, on a line of its own."),
+    Option("watch", "", "[SECONDS]", "Show the functions anew every so many seconds (default: 1). On a terminal, q ends it.", nargs="?", check=_interval),
+    Option("ssl", "S", "", "Refused: there is no TLS yet."),
+    Option("help", "", "", "Print this and leave."),
+    Option("version", "V", "", "Print the version of gearadmin and leave."),
+]  # fmt: skip
+
+
+class _Once(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error("%s is given more than once" % option_string)
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message + "; --help lists what there is")
+
+
+def _parse(arguments: Sequence[str]) -> Dict[str, Any]:
+    """By name, what was given. ConfigError. Abbreviations are accepted, because the C tool does."""
+    parser = _Parser(prog="gearadmin", add_help=False, argument_default=argparse.SUPPRESS)
+    rows: List[Any] = [*OPTIONS, *COMMANDS]
+    for row in rows:
+        action: Any = "append" if row.name == "host" else _Once
+        nargs = row.nargs if row.value else 0
+        parser.add_argument(*_names(row), dest=row.name, action=action, nargs=nargs, **({"const": ""} if nargs == "?" else {}))
+    given = vars(parser.parse_args(arguments))
+    for row in rows:
+        if row.check is not None and row.name in given:
+            try:
+                given[row.name] = row.check(given[row.name])
+            except ValueError as error:
+                raise ConfigError("--%s: expected %s, got %r" % (row.name, error, given[row.name])) from None
+    return given
+
+
+def _names(row: Any) -> List[str]:
+    short = getattr(row, "short", "")
+    return ["-" + short] * bool(short) + ["--" + row.name]
+
+
+def help_text() -> str:
+    lines = ["usage: gearadmin [OPTION ...] COMMAND ...", "", "Asks and administers Gearman job servers."]
+    for title, rows in (("Options", OPTIONS), ("Commands, carried out in this order", COMMANDS)):
+        lines += ["", title + ":"]
+        for row in rows:  # type: ignore[attr-defined]
+            lines.append("  " + ", ".join(_names(row)) + " " * bool(row.value) + row.value)
+            lines += textwrap.wrap(row.help, _LINE_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
+
+
+def _addresses(given: Dict[str, Any]) -> List[Address]:
+    port = _port(given["port"]) if "port" in given else None
+    if "host" in given:
+        return list(dict.fromkeys(parse(host, *[port] * (port is not None)) for host in given["host"]))
+    address = parse_all(None)[0]
+    return [address if port is None else parse((address.host, port))]
+
+
+def _port(name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else socket.getservbyname(name, "tcp")
+    except OSError:
+        raise ConfigError("--port: expected a number or the name of a service, got %r" % name) from None
+
+
+# -- main --------------------------------------------------------------------------
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Carry out a command line. Returns the exit status: 0, 1 (it failed), or 130 (interrupted)."""
+    try:
+        return _run(_parse(sys.argv[1:] if arguments is None else arguments))
+    except GearmandError as error:
+        return _complain(error)
+    except BrokenPipeError:
+        # Whoever read has seen enough. What is still buffered goes nowhere, silently.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        return _complain("cannot write: %s" % error.strerror)
+
+
+def _run(given: Dict[str, Any]) -> int:
+    for name, text in (("help", help_text()), ("version", "gearadmin %s\n" % VERSION)):
+        if name in given:
+            _write(text)
+            return 0
+    if "ssl" in given:
+        raise ConfigError("--ssl: there is no TLS yet; nothing was sent")
+    commands = [command for command in COMMANDS if command.name in given]
+    if not commands and "watch" not in given:
+        raise ConfigError("no command is given; --help lists what there is")
+    timeout_s = given.get("timeout", DEFAULT_TIMEOUT_S) or None
+    if "wait-until-idle" in given:
+        given["wait-until-idle"] = (given["wait-until-idle"] or None, given.get("timeout") or None)
+    admins = [Admin(address, timeout_s) for address in _addresses(given)]
+    if "json" in given:
+        status = _print_json(admins, commands)
+    else:
+        status = max(_print_text(admin, commands, given, len(admins) > 1) for admin in admins)
+    if "watch" in given and not status:
+        _watch(admins, given["watch"], "json" in given)
+    return status
+
+
+def _print_text(admin: Admin, commands: List[Command], given: Dict[str, Any], named: bool) -> int:
+    """Carry out the commands at one server. A refused one does not keep the others back, a lost server does."""
+    status = 0
+    if named and commands:
+        _write("==> %s <==\n" % (admin.address,))
+    for command in commands:
+        try:
+            _write(command.text(admin, given[command.name]))
+        except AdminRefused as error:
+            _complain(error)
+            status = max(status, command.refusal_status)
+        except (ServerLost, NotIdle) as error:
+            return _complain(error)
+    return status
+
+
+def _print_json(admins: List[Admin], commands: List[Command]) -> int:
+    """One object for each server. `errors` is there when something failed; the exit status is then 1."""
+    for command in commands:
+        if command.data is None:
+            raise ConfigError("--%s and --json: there is nothing to read" % command.name)
+    status = 0
+    for admin in admins if commands else ():
+        found: Dict[str, Any] = {"server": str(admin.address)}
+        for command in commands:
+            assert command.data is not None
+            try:
+                found[command.name.replace("-", "_")] = _plain(command.data(admin))
+            except (AdminRefused, ServerLost) as error:
+                status = _complain(error)
+                found.setdefault("errors", []).append(str(error))
+                if isinstance(error, ServerLost):
+                    break
+        _write(json.dumps(found) + "\n")
+    return status
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples to dictionaries."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not hasattr(value, "_asdict"):
+        return value
+    found = {name: _plain(each) for name, each in value._asdict().items()}
+    if hasattr(value, "queued"):
+        found["queued"] = value.queued
+    return found
+
+
+def _write(text: str) -> None:
+    # The server's bytes as they are, whatever the terminal's encoding.
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
+
+
+def _complain(what: Any) -> int:
+    print("gearadmin: %s" % printable(str(what)), file=sys.stderr)
+    return 1
+
+
+# -- watch -------------------------------------------------------------------------
+
+
+def _watch(admins: List[Admin], interval_s: float, as_json: bool) -> None:
+    """Until Ctrl-C, or q on a terminal, ends it. ServerLost, except on a terminal: there the server may come back."""
+    on_screen = not as_json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    try:
+        if on_screen:
+            _watch_on_screen(admins, interval_s)
+        else:
+            _watch_in_lines(admins, interval_s, _json_line if as_json else _paragraph)
+    except KeyboardInterrupt:
+        pass
+
+
+def _watch_in_lines(admins: List[Admin], interval_s: float, text: Callable[[Admin, Snapshot], str]) -> None:
+    before: Dict[Admin, Snapshot] = {}
+    while True:
+        for admin in admins:
+            before[admin] = admin.snapshot(before.get(admin))
+            _write(text(admin, before[admin]))
+        time.sleep(interval_s)
+
+
+def _json_line(admin: Admin, snapshot: Snapshot) -> str:
+    functions = [{**_plain(row), "rate": snapshot.rates.get(row.function)} for row in snapshot.functions]
+    return json.dumps({"server": str(admin.address), "time": snapshot.time, "functions": functions}) + "\n"
+
+
+def _paragraph(admin: Admin, snapshot: Snapshot) -> str:
+    title = "%s  %s" % (admin.address, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time)))
+    return "\n".join([title, *_functions(snapshot, sys.maxsize, sys.maxsize), "", ""])
+
+
+def _watch_on_screen(admins: List[Admin], interval_s: float) -> None:
+    before: Dict[Admin, Snapshot] = {}
+    failures: Dict[Admin, ServerLost] = {}
+
+    def lines(width: int, height: int) -> List[str]:
+        found: List[str] = []
+        for admin in admins:
+            title = "%s  %s  q: quit" % (admin.address, time.strftime("%H:%M:%S"))
+            failed = failures.get(admin)
+            room = max(1, height // len(admins) - 1)
+            what = [printable(str(failed))] if failed else _functions(before[admin], width, room)
+            found += [fitted(line, width).rstrip() for line in (title, *what)]
+        return found[:height]
+
+    with Screen() as screen:
+        while True:
+            for admin in admins:
+                try:
+                    before[admin] = admin.snapshot(before.get(admin))
+                    failures.pop(admin, None)
+                except ServerLost as error:
+                    failures[admin] = error
+            if not screen.show(lines, interval_s):
+                return
+
+
+def _functions(snapshot: Snapshot, width: int, height: int) -> List[str]:
+    """A table of them, those with most jobs first."""
+    rows = []
+    for row in sorted(snapshot.functions, key=lambda row: (-row.total, row.function)):
+        rate = snapshot.rates.get(row.function)
+        change = "" if rate is None else "%+.1f" % rate
+        rows.append((row.function, str(row.queued), str(row.running), str(row.workers), change))
+    return table(("FUNCTION", "QUEUED", "RUNNING", "WORKERS", "CHANGE/S"), rows, width, height)
