@@ -6,6 +6,7 @@ The rooms, in reading order. The job server:
     protocol, text, schedule    bytes to packets, lines, and due times
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
+    rows, store, sqlite_store, stores, keeper    what survives: the contract, a store, the committing thread
     wakeups                     who is awake for what
     registry                    all of them: decides
     peer, flusher               one connected peer, and the sending of what its socket would not take

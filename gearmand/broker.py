@@ -26,9 +26,11 @@ from __future__ import annotations
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.keeper import Keeper
 from gearmand.parties import Party
 from gearmand.peer import Peer
 from gearmand.registry import Registry
+from gearmand.rows import Notes, Row, Submission
 
 Result = TypeVar("Result")
 
@@ -50,32 +52,39 @@ class Broker:
         self.callers: Dict[Party, None] = {}
         # Whether the server has stopped: no caller is taken any more.
         self.stopped = False
+        # Where there is a store.
+        self.keeper: Optional[Keeper] = None
         # Those that were posted to in this turn. A peer appends itself.
         self.touched: List[Peer] = []
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def turn(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Return `work(registry, *arguments)`, done under the lock, and send what it posted."""
+    def turn(self, work: Callable[..., Result], *arguments: Any, **more: Any) -> Result:
+        """Return `work(registry, *arguments, **more)`, done under the lock, and send what it posted."""
         registry = self.registry
         posted: Sequence[Peer] = ()
+        notes: Optional[Notes] = None
         try:
             with self.lock:
                 registry.now = self._clock()
                 registry.epoch_s = self._wall_clock()
                 try:
-                    return work(registry, *arguments)
+                    return work(registry, *arguments, **more)
                 finally:
                     if registry.sooner:
                         self.due.notify()
                     if registry.draining and registry.drained:
                         self.drained.notify_all()
+                    if registry.notes:
+                        notes, registry.notes = registry.notes, Notes()
                     if self.touched:
                         posted = self.touched[:]
                         self.touched.clear()
                         for peer in posted:
                             peer.touched = False
         finally:
+            if notes is not None and self.keeper is not None:
+                self.keeper.note(notes)
             for peer in posted:
                 peer.flush()
 
@@ -90,6 +99,18 @@ class Broker:
         for at in range(0, len(listed), _ROWS_A_TURN):
             piece = listed[at : at + _ROWS_A_TURN]
             yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
+
+    def keep(self, submissions: Sequence[Submission]) -> List[Row]:
+        """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not.
+
+        Needs a keeper.
+        """
+        assert self.keeper is not None
+        numbers = self.turn(lambda registry: registry.handles.reserve(len(submissions)))
+        now_s = self._wall_clock()
+        rows = [submission.row(*number, now_s) for submission, number in zip(submissions, numbers)]
+        self.keeper.keep(rows)
+        return rows
 
     # -- peers -----------------------------------------------------------------
 

@@ -16,11 +16,12 @@ from typing import Callable, Deque, Dict, List, Optional, Tuple, Union
 from collections import deque
 
 from gearmand.broker import Broker
-from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, Refusal
+from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, Refusal, StoreError
 from gearmand.jobs import Job, Priority, Workload
 from gearmand.parties import Party
 from gearmand.protocol import PacketType, split
 from gearmand.registry import Registry
+from gearmand.rows import Submission
 
 OnData = Optional[Callable[[bytes], None]]
 OnStatus = Optional[Callable[[int, int], None]]
@@ -49,7 +50,14 @@ def submit_in_background(broker: Broker, function: str, workload: bytes, unique:
     """Submit a background job and return its handle. JobRefused: the server did not take it."""
     with broker.lock:
         _check_that_it_runs(broker, function)
-    return _handle(function, broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority))
+    row = None
+    if broker.keeper is not None:
+        try:
+            (row,) = broker.keep([Submission(_bytes(function), unique, workload, priority)])
+        except StoreError as error:
+            raise JobRefused("function %s: the job could not be stored: %s" % (function, error), function, None)
+    job = broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority, row=row)
+    return _handle(function, job)
 
 
 def run(

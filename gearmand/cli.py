@@ -9,8 +9,9 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
 from gearmand import daemon
 from gearmand.config import BY_NAME, OPTIONS, Config, Option, default_text, value_of
-from gearmand.errors import ConfigError
-from gearmand.server import Server
+from gearmand.errors import ConfigError, StoreError
+from gearmand.server import Server, handle_prefix
+from gearmand.stores import export_to, import_from, open_store
 from gearmand.version import VERSION
 
 DEFAULT_CONFIG_FILE = "/etc/gearmand.conf"
@@ -122,6 +123,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def _run(config: Config) -> int:
     """Serve. What can fail does so before the process says that it is ready; no thread starts before it has detached."""
     daemon.open_standard_descriptors()
+    if config.export is not None or getattr(config, "import") is not None:
+        return _move_queue(config)
     user = daemon.find_user(config.user)
     daemon.limit_descriptors(config.file_descriptors)
     if config.coredump:
@@ -140,7 +143,11 @@ def _run(config: Config) -> int:
     daemon.become(user)
     daemon.tune()
     log.start()
-    server.start()
+    try:
+        server.start()
+    except ConfigError:
+        pid_file.remove()
+        raise
     if detached is not None:
         detached.ready()
 
@@ -155,3 +162,22 @@ def _run(config: Config) -> int:
         # The interpreter's own end would wait for the thread that is stuck.
         os._exit(0)
     return 0
+
+
+def _move_queue(config: Config) -> int:
+    """`--export` and `--import`."""
+    store = open_store(config)
+    if store is None:
+        raise ConfigError("--export and --import need the queue: name it with --queue FILE")
+    try:
+        if config.export is not None:
+            count, name, done = export_to(store, config.export), config.export, "written to"
+        else:
+            name, done = getattr(config, "import"), "read from"
+            count = import_from(store, name, config.libsqlite3_table, handle_prefix(config))
+        print("gearmand: %s: %d jobs %s %s" % (store.where, count, done, name), file=sys.stderr)
+        return 0
+    except StoreError as error:
+        raise ConfigError(str(error))
+    finally:
+        store.close()

@@ -90,7 +90,14 @@ OPTIONS: Tuple[Option, ...] = (
     Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-count", "", "number", 5, "N", "How many of them go unanswered before the peer is given up. -1: the system's value.", "Network", lowest=-1, highest=127),
     Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use; none leaves it to the system.", "Network"),
-    Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory.", "Jobs"),
+    Option("queue", "", "text", None, "FILE", "File in which background jobs are kept, so that they survive the server; the short form of --queue-type=libsqlite3 --libsqlite3-db=FILE.", "Storage"),
+    Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory; libsqlite3: in a file.", "Storage"),
+    Option("libsqlite3-db", "", "text", None, "FILE", "The file. Jobs that a C server has left in it are taken over.", "Storage"),
+    Option("libsqlite3-table", "", "text", "gearman_queue", "TABLE", "The table of the C server in that file; those of this server begin with its name.", "Storage"),
+    Option("durability", "", "text", "full", "full|normal|off", "What an accepted background job survives. full: the end of the server and of the machine; normal: the end of the server; off: the same, but after the end of the machine the file may be damaged.", "Storage"),
+    Option("export", "", "text", None, "FILE", "Write the jobs that are kept to a file (- is stdout), one JSON object a line, and leave. The server must not run.", "Storage"),
+    Option("import", "", "text", None, "FILE", "Add the jobs of such a file (- is stdin), or of a C server's SQLite file, to those that are kept, and leave. The server must not run.", "Storage"),
+    _flag("store-queue-on-shutdown", "", "Jobs are stored when they are accepted, always.", "Accepted for the C server's sake", effect=False),
     _flag("coredump", "", "Let the system write a core file when the interpreter crashes.", "Accepted for the C server's sake"),
     Option("threads", "t", "number", 4, "N", "Every connection has a thread of its own.", "Accepted for the C server's sake", effect=False),
     Option("hashtable-buckets", "", "number", 991, "N", "Tables grow by themselves.", "Accepted for the C server's sake", effect=False),
@@ -140,8 +147,14 @@ class Config:
     def _check_together(self) -> None:
         if self.timeout_unit not in ("ms", "s"):
             raise _bad("timeout-unit", self.timeout_unit, "ms or s")
-        if self.queue_type != "builtin":
-            raise _bad("queue-type", self.queue_type, "builtin")
+        if self.queue_type not in ("builtin", "libsqlite3"):
+            raise _bad("queue-type", self.queue_type, "builtin or libsqlite3")
+        if self.durability not in ("full", "normal", "off"):
+            raise _bad("durability", self.durability, "full, normal or off")
+        if self.queue == "" or self.libsqlite3_db == "":
+            raise ConfigError("--queue: the name of a file must follow")
+        if self.queue_type == "libsqlite3" and self.queue is None and self.libsqlite3_db is None:
+            raise ConfigError("--queue-type=libsqlite3 needs --libsqlite3-db FILE")
         if not re.fullmatch(r"auto|none|[0-9]{1,5}", self.handler_cpu):
             raise _bad("handler-cpu", self.handler_cpu, "auto, none or the number of a processor")
         prefix = self.job_handle_prefix

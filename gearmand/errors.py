@@ -15,6 +15,7 @@ An exception says whose fault it is:
             JobTimeout        the caller's patience ended
             JobRefused        the server did not take it
             JobLost           the server stopped, or was lost, first
+        StoreError        a store's: what should have been kept is not
         ServerLost        no connection to a job server, or none any more
         AdminRefused      a job server did not carry out an administrative command
 
@@ -37,6 +38,10 @@ class ConfigError(GearmandError):
 
 class ProtocolError(GearmandError):
     """Bytes that are no Gearman: where the next packet starts is unknown, so the connection closes."""
+
+
+class StoreError(GearmandError):
+    """A store could not do what it was asked to: says which, and why."""
 
 
 class JobError(GearmandError):
@@ -123,6 +128,11 @@ SHUTTING_DOWN = Refusal(b"SHUTTING_DOWN", b"The job server is shutting down and 
 RESULT_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"Job given in work result not found")
 EXCEPTION_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"An exception was received for a job that does not exist")
 DATA_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"Job does not exist on server")
+
+
+def not_stored(error: StoreError) -> Refusal:
+    """The refusal of a job that could not be made to survive."""
+    return Refusal(b"QUEUE_ERROR", ("The job could not be stored: %s" % error).encode("utf-8", "surrogateescape"))
 
 
 def invalid_argument(text: bytes) -> Refusal:

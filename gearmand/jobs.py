@@ -17,7 +17,7 @@ that is not in its dict is a KeyError, that is, a bug of ours.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Dict, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from gearmand.functions import Function
@@ -73,6 +73,7 @@ class Job:
         "denominator",
         "retries",
         "reducer",
+        "rows",
         "entry",
     )
 
@@ -102,6 +103,9 @@ class Job:
         # Assignments that ended without a result.
         self.retries = 0
         self.reducer = reducer
+        # The numbers of its rows in the store: one for each submission that
+        # was stored, none for a job that nobody has promised to keep.
+        self.rows: Tuple[int, ...] = ()
         # Its entry in the table that its state puts it in, where that table has
         # entries: the due times, the timeouts, or a queue that it came back to.
         self.entry: Optional[list[Any]] = None
@@ -117,3 +121,24 @@ class Job:
     def wanted(self) -> bool:
         """Whether anybody is served by running it: a background job always, a foreground one while somebody listens."""
         return self.background or self.listeners is not None
+
+
+class Handles:
+    """Job handles and their numbers, which count up from `first_number`."""
+
+    def __init__(self, prefix: bytes, first_number: int) -> None:
+        self._format = prefix.replace(b"%", b"%%") + b":%d"
+        self._next = first_number
+
+    def new(self) -> bytes:
+        number, self._next = self._next, self._next + 1
+        return self._format % number
+
+    def reserve(self, count: int) -> List[Tuple[int, bytes]]:
+        """Numbers and handles for jobs to be."""
+        first, self._next = self._next, self._next + count
+        return [(number, self._format % number) for number in range(first, first + count)]
+
+    def skip(self, number: int) -> None:
+        """Give out only greater numbers from now on."""
+        self._next = max(self._next, number + 1)

@@ -16,11 +16,11 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError, not_stored
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 
@@ -211,9 +211,11 @@ class Handler(socketserver.BaseRequestHandler):
                 self._wait_until_read(_UNREAD_BYTES // 2)
 
     def _serve(self, events: Sequence[Event]) -> None:
+        broker = self.owner.broker
         at = 0
         while True:
-            at = self.owner.broker.turn(packet_commands.serve, self.peer, events, at)
+            kept = self._keep(events, at) if broker.keeper is not None else {}
+            at = broker.turn(packet_commands.serve, self.peer, events, at, kept)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
@@ -223,6 +225,16 @@ class Handler(socketserver.BaseRequestHandler):
                     return
             else:
                 time.sleep(_PAUSE_S)
+
+    def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:
+        """Store the background jobs of the next turn: by their places, their rows, or why they are refused."""
+        wanted = packet_commands.submissions(events, at, time.time())
+        if not wanted:
+            return {}
+        try:
+            return dict(zip(wanted, self.owner.broker.keep(list(wanted.values()))))
+        except StoreError as error:
+            return dict.fromkeys(wanted, not_stored(error))
 
     def _answer(self, line: bytes) -> None:
         peer = self.peer

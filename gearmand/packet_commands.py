@@ -9,7 +9,7 @@ is held throughout, so nothing here waits, sends or logs.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
@@ -17,6 +17,7 @@ from gearmand.jobs import RUNNING, Job, Priority
 from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
+from gearmand.rows import Row, Submission
 
 HIGH, NORMAL, LOW = (int(priority) for priority in Priority)
 
@@ -52,10 +53,11 @@ class Command(NamedTuple):
     act: Callable[..., Result]
 
 
-def serve(registry: Registry, peer: Party, events: Sequence[Event], start: int) -> int:
+def serve(registry: Registry, peer: Party, events: Sequence[Event], start: int, kept: Mapping[int, Kept] = {}) -> int:
     """Do what packets ask, in order, from `events[start]` on; return where it stopped.
 
     That is at the end, before a line of text, or after `PACKETS_A_TURN`.
+    `kept`: what the store has made of `submissions`, by their places.
     """
     end = min(len(events), start + PACKETS_A_TURN)
     for at in range(start, end):
@@ -63,10 +65,12 @@ def serve(registry: Registry, peer: Party, events: Sequence[Event], start: int) 
         if peer.lingering is not None:
             registry.end_linger(peer)
         command = COMMANDS.get(kind)
-        if command is None:
+        if kept and at in kept:
+            refusal: Result = _submit_kept(registry, peer, kept[at])
+        elif command is None:
             if kind == TEXT_LINE:
                 return at
-            refusal: Result = errors.INVALID_MAGIC if kind == RESPONSE_MAGIC else errors.INVALID_COMMAND
+            refusal = errors.INVALID_MAGIC if kind == RESPONSE_MAGIC else errors.INVALID_COMMAND
         else:
             count, bulky, act = command
             if not count:
@@ -99,13 +103,55 @@ def _integer(raw: Body) -> int:
 # -- clients -------------------------------------------------------------------
 
 
-def _submit(priority: int, background: bool) -> Callable[..., Result]:
+Parsed = Union[Submission, Refusal]
+Kept = Union[Row, Refusal]
+
+
+def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Dict[int, Submission]:
+    """The background jobs that the next `serve` of these events will submit, by their place in them.
+
+    What is refused as it stands is not among them: `serve` says so.
+    """
+    found: Dict[int, Submission] = {}
+    for at in range(start, min(len(events), start + PACKETS_A_TURN)):
+        kind, body = events[at]
+        if kind == TEXT_LINE:
+            break
+        if kind in BACKGROUND:
+            arguments = split(body, len(ARGUMENTS[kind]))
+            if len(arguments) == len(ARGUMENTS[kind]):
+                parsed = BACKGROUND[kind](epoch_s, *arguments)
+                if isinstance(parsed, Submission):
+                    found[at] = parsed
+    return found
+
+
+def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
+    if isinstance(kept, Refusal):
+        return kept
+    due_s = kept.due_s if kept.due_s is not None and kept.due_s > registry.epoch_s else None
+    job = registry.submit(None, kept.function, kept.unique, kept.workload, kept.priority, due_s, kept.reducer, kept)
+    return _created(peer, job)
+
+
+def _submit(priority: int) -> Callable[..., Result]:
     def submit(registry: Registry, peer: Party, body: Body, function: bytes, unique: bytes, workload: Body) -> Result:
         if len(unique) > UNIQUE_BYTES:
             return errors.UNIQUE_TOO_LARGE
         if len(function) > FUNCTION_BYTES:
             return errors.FUNCTION_TOO_LARGE
-        return _created(peer, registry.submit(None if background else peer, function, unique, workload, priority))
+        return _created(peer, registry.submit(peer, function, unique, workload, priority))
+
+    return submit
+
+
+def _submit_background(kind: int) -> Callable[..., Result]:
+    def submit(registry: Registry, peer: Party, body: Body, *arguments: Any) -> Result:
+        parsed = BACKGROUND[kind](registry.epoch_s, *arguments)
+        if isinstance(parsed, Refusal):
+            return parsed
+        function, unique, workload, priority, due_s, reducer = parsed
+        return _created(peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
 
     return submit
 
@@ -117,46 +163,62 @@ def _created(peer: Party, job: Union[Job, Refusal]) -> Result:
     return None
 
 
-def _submit_epoch(registry: Registry, peer: Party, body: Body, function: bytes, unique: bytes, epoch: bytes, workload: Body) -> Result:
+def _background(priority: int) -> Callable[..., Parsed]:
+    def parse(epoch_s: float, function: bytes, unique: bytes, workload: Body) -> Parsed:
+        return _checked(Submission(function, unique, workload, priority))
+
+    return parse
+
+
+def _checked(submission: Submission) -> Parsed:
+    if len(submission.unique) > UNIQUE_BYTES:
+        return errors.UNIQUE_TOO_LARGE
+    if len(submission.function) > FUNCTION_BYTES:
+        return errors.FUNCTION_TOO_LARGE
+    return submission
+
+
+def _epoch(epoch_s: float, function: bytes, unique: bytes, epoch: bytes, workload: Body) -> Parsed:
     due_s = _integer(epoch)
     if abs(due_s) >= 2**63:
         return invalid_argument(b"epoch: expected seconds since 1970 below 2^63, got " + epoch[:64])
-    return _submit_later(registry, peer, function, unique, due_s, workload)
+    return _checked(Submission(function, unique, workload, NORMAL, due_s if due_s > epoch_s else None))
 
 
-def _submit_sched(registry: Registry, peer: Party, body: Body, function: bytes, unique: bytes, *rest: Any) -> Result:
+def _sched(epoch_s: float, function: bytes, unique: bytes, *rest: Any) -> Parsed:
     *fields, workload = rest
     try:
-        due_s = schedule.next_time(schedule.parse(fields), registry.epoch_s)
+        due_s = schedule.next_time(schedule.parse(fields), epoch_s)
     except schedule.ScheduleError as error:
         return invalid_argument(str(error).encode())
-    return _submit_later(registry, peer, function, unique, due_s, workload)
+    return _checked(Submission(function, unique, workload, NORMAL, due_s))
 
 
-def _submit_later(registry: Registry, peer: Party, function: bytes, unique: bytes, due_s: int, workload: Body) -> Result:
-    if len(unique) > UNIQUE_BYTES:
+def _reduce(epoch_s: float, function: bytes, unique: bytes, reducer: bytes, rest: Body) -> Parsed:
+    if len(reducer) > UNIQUE_BYTES:
         return errors.UNIQUE_TOO_LARGE
-    if len(function) > FUNCTION_BYTES:
-        return errors.FUNCTION_TOO_LARGE
-    later = due_s if due_s > registry.epoch_s else None
-    return _created(peer, registry.submit(None, function, unique, workload, NORMAL, due_s=later))
+    # The specification has the workload here, libgearman an aggregator and
+    # then the workload.
+    return _checked(Submission(function, unique, split(rest, 2)[-1], NORMAL, reducer=reducer))
 
 
-def _submit_reduce(background: bool) -> Callable[..., Result]:
-    def submit(
-        registry: Registry, peer: Party, body: Body, function: bytes, unique: bytes, reducer: bytes, rest: Body
-    ) -> Result:
-        if len(unique) > UNIQUE_BYTES or len(reducer) > UNIQUE_BYTES:
-            return errors.UNIQUE_TOO_LARGE
-        if len(function) > FUNCTION_BYTES:
-            return errors.FUNCTION_TOO_LARGE
-        # The specification has the workload here, libgearman an aggregator
-        # and then the workload.
-        workload = split(rest, 2)[-1]
-        listener = None if background else peer
-        return _created(peer, registry.submit(listener, function, unique, workload, NORMAL, reducer=reducer))
+def _submit_reduce(registry: Registry, peer: Party, body: Body, *arguments: Any) -> Result:
+    parsed = _reduce(registry.epoch_s, *arguments)
+    if isinstance(parsed, Refusal):
+        return parsed
+    job = registry.submit(peer, parsed.function, parsed.unique, parsed.workload, NORMAL, reducer=parsed.reducer)
+    return _created(peer, job)
 
-    return submit
+
+BACKGROUND: Dict[int, Callable[..., Parsed]] = {
+    PacketType.SUBMIT_JOB_BG: _background(NORMAL),
+    PacketType.SUBMIT_JOB_HIGH_BG: _background(HIGH),
+    PacketType.SUBMIT_JOB_LOW_BG: _background(LOW),
+    PacketType.SUBMIT_JOB_EPOCH: _epoch,
+    PacketType.SUBMIT_JOB_SCHED: _sched,
+    PacketType.SUBMIT_REDUCE_JOB_BACKGROUND: _reduce,
+}
+"""By packet type: what its arguments, after the time, ask for. These are the jobs that a store keeps."""
 
 
 def _get_status(registry: Registry, peer: Party, body: Body, handle: bytes) -> Result:
@@ -305,15 +367,14 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.CANT_DO: _cant_do,
     PacketType.RESET_ABILITIES: _reset_abilities,
     PacketType.PRE_SLEEP: _pre_sleep,
-    PacketType.SUBMIT_JOB: _submit(NORMAL, background=False),
+    PacketType.SUBMIT_JOB: _submit(NORMAL),
     PacketType.GRAB_JOB: _grab_job(_assign),
     PacketType.WORK_STATUS: _work_status,
     PacketType.WORK_COMPLETE: _work_complete,
     PacketType.WORK_FAIL: _work_fail,
     PacketType.GET_STATUS: _get_status,
     PacketType.ECHO_REQ: _echo,
-    PacketType.SUBMIT_JOB_BG: _submit(NORMAL, background=True),
-    PacketType.SUBMIT_JOB_HIGH: _submit(HIGH, background=False),
+    PacketType.SUBMIT_JOB_HIGH: _submit(HIGH),
     PacketType.SET_CLIENT_ID: _set_client_id,
     PacketType.CAN_DO_TIMEOUT: _can_do_timeout,
     # A worker that says it would take any server's jobs unasked. Accepted and
@@ -324,15 +385,11 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.WORK_DATA: _relay(PacketType.WORK_DATA),
     PacketType.WORK_WARNING: _relay(PacketType.WORK_WARNING),
     PacketType.GRAB_JOB_UNIQ: _grab_job(_assign_uniq),
-    PacketType.SUBMIT_JOB_HIGH_BG: _submit(HIGH, background=True),
-    PacketType.SUBMIT_JOB_LOW: _submit(LOW, background=False),
-    PacketType.SUBMIT_JOB_LOW_BG: _submit(LOW, background=True),
-    PacketType.SUBMIT_JOB_SCHED: _submit_sched,
-    PacketType.SUBMIT_JOB_EPOCH: _submit_epoch,
-    PacketType.SUBMIT_REDUCE_JOB: _submit_reduce(background=False),
-    PacketType.SUBMIT_REDUCE_JOB_BACKGROUND: _submit_reduce(background=True),
+    PacketType.SUBMIT_JOB_LOW: _submit(LOW),
+    PacketType.SUBMIT_REDUCE_JOB: _submit_reduce,
     PacketType.GRAB_JOB_ALL: _grab_job(_assign_all),
     PacketType.GET_STATUS_UNIQUE: _get_status_unique,
+    **{PacketType(kind): _submit_background(kind) for kind in BACKGROUND},
 }
 
 COMMANDS: Dict[int, Command] = {

@@ -23,9 +23,10 @@ from typing import Dict, List, Optional, Union
 from gearmand.deadlines import Deadlines
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.functions import Functions
-from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Job, Priority, Workload
+from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Handles, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
+from gearmand.rows import Notes, Row
 from gearmand.uniques import Uniques, key_of
 from gearmand.wakeups import Wakeups
 
@@ -60,8 +61,7 @@ class Registry:
         reports_extend: bool = False,
         newest_first: bool = False,
     ) -> None:
-        # Set by the caller before each call: the monotonic clock in seconds, and
-        # the calendar's in seconds since 1970.
+        # Set by the caller before each call: monotonic seconds, and since 1970.
         self.now = 0.0
         self.epoch_s = 0.0
         self.jobs: Dict[bytes, Job] = {}
@@ -70,10 +70,11 @@ class Registry:
         self.wakeups = Wakeups(wakeups, grace_s, linger_s, self.grab)
         self.running = 0
         self.draining = False
+        # What the store has not been told yet.
+        self.notes = Notes()
         self.timeout_unit_s = timeout_unit_s
         self._deadlines_sooner = False
-        self._handle_format = handle_prefix.replace(b"%", b"%%") + b":%d"
-        self._next_number = first_number
+        self.handles = Handles(handle_prefix, first_number)
         self._attempts = attempts
         self._minimum_timeout_s = minimum_timeout_s
         self._timeout_fails = timeout_fails
@@ -95,29 +96,32 @@ class Registry:
         priority: int = Priority.NORMAL,
         due_s: Optional[int] = None,
         reducer: Optional[bytes] = None,
+        row: Optional[Row] = None,
     ) -> Union[Job, Refusal]:
         """Accept a job, or join it to the unfinished one of the same function and unique.
 
         `listener` is told of everything that happens to it; `None` makes it a
         background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. Returns the job, or why it was refused.
+        back until then. `row`: what the store has kept of it already. Returns
+        the job, or why it was refused.
         """
         if self.draining:
-            return SHUTTING_DOWN
+            return self._refuse(SHUTTING_DOWN, row)
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
-                self._join(twin, listener)
+                self._join(twin, listener, row)
                 return twin
         limit = function.limits[priority]
         if limit is not None and function.jobs >= limit:
-            return QUEUE_FULL
-        handle = self._handle_format % self._next_number
-        self._next_number += 1
+            return self._refuse(QUEUE_FULL, row)
+        handle = row.handle if row is not None else self.handles.new()
         job = self.jobs[handle] = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
+        if row is not None:
+            job.rows = (row.number,)
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
@@ -131,7 +135,23 @@ class Registry:
             self._add_deadline(self._due, due_s, job)
         return job
 
-    def _join(self, job: Job, listener: Optional[Party]) -> None:
+    def restore(self, row: Row) -> None:
+        """Take a job from the store, as it was; one that ran waits again."""
+        self.handles.skip(row.number)
+        due_s = row.due_s if row.due_s is not None and row.due_s > self.epoch_s else None
+        job = self.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
+        if isinstance(job, Job) and job.handle == row.handle:
+            job.retries = row.retries
+
+    def _refuse(self, refusal: Refusal, row: Optional[Row]) -> Refusal:
+        if row is not None:
+            self.notes.removed.append(row.number)
+        return refusal
+
+    def _join(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> None:
+        if row is not None:
+            job.rows += (row.number,)
+            self.notes.differs(job)
         if listener is None:
             job.background = True
             return
@@ -411,6 +431,7 @@ class Registry:
     def _lose(self, job: Job) -> None:
         """Its worker is gone or too late: another attempt, where anybody wants it and any is left."""
         job.retries += 1
+        self.notes.differs(job)
         job.numerator = job.denominator = 0
         if not job.wanted:
             self._end(job)
@@ -431,6 +452,7 @@ class Registry:
         self._take_out(job, was)
         del self.jobs[job.handle]
         function.jobs -= 1
+        self.notes.removed += job.rows
         if job.listeners is not None:
             for listener in job.listeners:
                 del listener.listening[job]

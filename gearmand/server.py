@@ -23,12 +23,14 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from gearmand import caller, text_commands
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
-from gearmand.config import NOTICE, Config
+from gearmand.config import LEVELS, NOTICE, Config
 from gearmand.errors import ConfigError
 from gearmand.flusher import Flusher
 from gearmand.jobs import Priority
+from gearmand.keeper import Keeper
 from gearmand.listener import address_text, listen
 from gearmand.registry import Registry
+from gearmand.stores import open_store
 from gearmand.version import VERSION
 
 _HANDLE_BYTES = 63
@@ -98,9 +100,18 @@ class Server:
         return self.addresses[0]
 
     def start(self) -> "Server":
-        """Begin to serve. Returns at once. RuntimeError: it has been started or stopped before."""
+        """Take back what the store has kept, and begin to serve.
+
+        ConfigError: the store cannot be used; the server has stopped then.
+        RuntimeError: it has been started or stopped before.
+        """
         if self._started or self.stopping:
             raise RuntimeError("a Server can be started once: make another one")
+        try:
+            self._open_store()
+        except ConfigError:
+            self.stop()
+            raise
         self._started = True
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
@@ -144,6 +155,29 @@ class Server:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _open_store(self) -> None:
+        store = open_store(self.config)
+        if store is None:
+            return
+        registry = self.broker.registry
+        registry.now, registry.epoch_s = time.monotonic(), time.time()
+        count = 0
+        for count, row in enumerate(store.load(), 1):
+            registry.restore(row)
+        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
+        # Its rows get numbers after all those that there are.
+        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
+        for row in taken_over:
+            registry.restore(row)
+        if taken_over:
+            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
+        # After the jobs, which were accepted whatever the limits are now.
+        for limits in store.load_limits():
+            registry.functions.limit_queue(limits.function, list(limits[1:]))
+        keeper = Keeper(store, lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error))
+        keeper.start()
+        self.broker.keeper = keeper
 
     def _run_clock(self) -> None:
         self.broker.run_clock(lambda: self.stopping, INTERVAL_S, self.complaints.sum_up)
@@ -198,6 +232,8 @@ class Server:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, ends_at - time.monotonic()))
         self.flusher.stop()
+        if self.broker.keeper is not None:
+            self.broker.keeper.stop()
 
     # -- handlers: see `listener` ----------------------------------------------
 
@@ -250,11 +286,16 @@ class Server:
 # -- what the configuration leaves to the machine ------------------------------------
 
 
-def _registry(config: Config) -> Registry:
+def handle_prefix(config: Config) -> bytes:
+    """What comes before the number of a job handle."""
     prefix = config.job_handle_prefix or "H:" + socket.gethostname()
+    return prefix.encode("utf-8", "replace")[: _HANDLE_BYTES - 21]
+
+
+def _registry(config: Config) -> Registry:
     first_number = time.time_ns() // 1000
     return Registry(
-        prefix.encode("utf-8", "replace")[: _HANDLE_BYTES - 21],
+        handle_prefix(config),
         first_number,
         attempts=None if config.job_retries < 0 else max(1, config.job_retries),
         wakeups=config.worker_wakeup,

@@ -21,6 +21,7 @@ from gearmand.functions import Function
 from gearmand.jobs import ENDED, Job
 from gearmand.peer import Peer
 from gearmand.registry import Registry
+from gearmand.rows import Limits
 
 
 class _ThenAct(NamedTuple):
@@ -225,6 +226,8 @@ def _max_queue(control: Control, words: List[bytes]) -> Answer:
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
     control.broker.turn(lambda registry: registry.functions.limit_queue(words[1], limits))
+    if control.broker.keeper is not None:
+        control.broker.keeper.note_limits(Limits(words[1], *limits))
     return text.OK
 
 

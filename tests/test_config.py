@@ -190,7 +190,8 @@ def test_timeout_unit_is_milliseconds_or_seconds(unit):
     [
         ("timeout_unit", "m"),
         ("timeout_unit", ""),
-        ("queue_type", "mysql"),
+        ("queue_type", "other"),
+        ("durability", "some"),
         ("handler_cpu", "first"),
         ("handler_cpu", "-1"),
         ("handler_cpu", ""),

@@ -1,0 +1,149 @@
+"""The committing thread: keeps the store and the registry in step, many jobs at a time.
+
+    keep ──▶ batch ──▶ [one transaction] ──▶ all who waited for it
+    note ──────────┘
+
+While a transaction is under way the next batch gathers, so the more there are
+who wait, the more go in one (group commit). What has ended or changed is noted
+and goes with the next transaction; nobody waits for it, because at worst a
+crash repeats a job.
+
+Threads: `keep` and `note` by any, with no other lock held; `keep` blocks. Two
+Conditions on the one lock:
+
+    work       Notify whenever there is something to commit, or it is to stop.
+               Waited on by the committing thread.
+    committed  Notify whenever a transaction has ended, well or not. Waited on
+               by those whose rows were in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Callable, Dict, List, Optional, Sequence
+
+from gearmand.errors import StoreError
+from gearmand.rows import Change, Limits, Notes, Row
+from gearmand.store import Store, Work
+
+# How long ends and changes may wait for company.
+_GATHER_S = 0.02
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 5.0
+
+
+class _Batch:
+    def __init__(self) -> None:
+        self.rows: List[Row] = []
+        self.done = False
+        self.error: Optional[StoreError] = None
+
+
+class Keeper:
+    """`complain(error)`: called by the committing thread when a transaction has failed."""
+
+    def __init__(self, store: Store, complain: Callable[[StoreError], None]) -> None:
+        self._store = store
+        self._complain = complain
+        lock = threading.Lock()
+        self._work = threading.Condition(lock)
+        self._committed = threading.Condition(lock)
+        self._batch = _Batch()
+        self._removed: List[int] = []
+        self._changed: Dict[int, Change] = {}
+        self._limits: Dict[bytes, Limits] = {}
+        self._stopping = False
+        self._thread: Optional[threading.Thread] = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="gearmand-keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit what is left, once, and close the store."""
+        with self._work:
+            self._stopping = True
+            self._work.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._store.close()
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Return when the rows survive. StoreError: they do not, and none of them is stored."""
+        with self._work:
+            if self._stopping:
+                raise StoreError("the server stops")
+            batch = self._batch
+            batch.rows.extend(rows)
+            self._work.notify()
+            self._committed.wait_for(lambda: batch.done)
+        if batch.error is not None:
+            raise batch.error
+
+    def note(self, notes: Notes) -> None:
+        """Jobs have ended, or become different. Soon stored."""
+        with self._work:
+            if not self._is_dirty:
+                self._work.notify()
+            self._removed += notes.removed
+            for change in notes.changed:
+                self._changed[change.number] = change
+
+    def note_limits(self, limits: Limits) -> None:
+        with self._work:
+            self._limits[limits.function] = limits
+            self._work.notify()
+
+    # -- the committing thread -----------------------------------------------------
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        shrinking = False
+        while True:
+            with self._work:
+                self._work.wait_for(lambda: self._stopping or self._batch.rows or self._is_dirty, 0 if shrinking else None)
+                if not self._stopping and not self._batch.rows and self._is_dirty:
+                    # Ends alone are in no hurry; nor are they after a failure.
+                    self._work.wait_for(lambda: self._stopping or self._batch.rows, max(pause_s, _GATHER_S))
+                batch, work = self._take()
+                stopping = self._stopping
+            if any(work):
+                error = self._commit(work)
+                pause_s = 0.0 if error is None else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                with self._work:
+                    if error is not None:
+                        self._put_back(work)
+                    batch.error = error
+                    batch.done = True
+                    self._committed.notify_all()
+                shrinking = bool(work.removed) or shrinking
+            elif stopping:
+                return
+            elif shrinking:
+                shrinking = self._store.shrink()
+            if stopping and (not any(work) or batch.error is not None):
+                return
+
+    @property
+    def _is_dirty(self) -> bool:
+        return bool(self._removed or self._changed or self._limits)
+
+    def _take(self) -> "tuple[_Batch, Work]":
+        batch, self._batch = self._batch, _Batch()
+        work = Work(batch.rows, list(self._changed.values()), self._removed, list(self._limits.values()))
+        self._removed, self._changed, self._limits = [], {}, {}
+        return batch, work
+
+    def _put_back(self, work: Work) -> None:
+        """After a failure: what nobody waits for is for the next time, under what has been noted since."""
+        self._removed = [*work.removed, *self._removed]
+        self._changed = {**{change.number: change for change in work.changed}, **self._changed}
+        self._limits = {**{limits.function: limits for limits in work.limits}, **self._limits}
+
+    def _commit(self, work: Work) -> Optional[StoreError]:
+        try:
+            self._store.commit(work)
+            return None
+        except StoreError as error:
+            self._complain(error)
+            return error

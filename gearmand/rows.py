@@ -1,0 +1,128 @@
+"""One stored job: what survives the server. Knows no database.
+
+A row is kept from before its submitter hears of the job until the job has
+ended. Several rows may belong to one job, where submissions have coalesced.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple
+
+from gearmand.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gearmand.jobs import Job
+
+
+class Row(NamedTuple):
+    number: int
+    """Its key, and its place in the order of submission; the number in its first handle."""
+    handle: bytes
+    function: bytes
+    unique: bytes
+    workload: bytes
+    priority: int
+    due_s: Optional[int]
+    """Seconds since 1970; `None`: at once."""
+    submitted_s: float
+    """Seconds since 1970."""
+    retries: int
+    reducer: Optional[bytes]
+
+
+class Submission(NamedTuple):
+    """What a background submission asks for; a row before it has a number."""
+
+    function: bytes
+    unique: bytes
+    workload: Any
+    priority: int
+    due_s: Optional[int] = None
+    reducer: Optional[bytes] = None
+
+    def row(self, number: int, handle: bytes, now_s: float) -> Row:
+        return Row(
+            number, handle, self.function, self.unique, self.workload, self.priority, self.due_s, now_s, 0, self.reducer
+        )
+
+
+class Change(NamedTuple):
+    """What has become different of a row."""
+
+    number: int
+    handle: bytes
+    retries: int
+
+
+class Notes:
+    """What the store is to be told: rows of jobs that have ended, and what has become different of others."""
+
+    __slots__ = ("removed", "changed")
+
+    def __init__(self) -> None:
+        self.removed: List[int] = []
+        self.changed: List[Change] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.changed)
+
+    def differs(self, job: "Job") -> None:
+        self.changed += [Change(number, job.handle, job.retries) for number in job.rows]
+
+
+class Limits(NamedTuple):
+    """What `maxqueue` has set: how many jobs a function may have, by priority; `None`: any number."""
+
+    function: bytes
+    high: Optional[int]
+    normal: Optional[int]
+    low: Optional[int]
+
+
+_BYTES = ("handle", "function", "unique", "workload", "reducer")
+
+
+def to_json(row: Row) -> str:
+    """One line. Bytes that are text stand as text, others as {"base64": ...}."""
+    return json.dumps({name: _encoded(value) for name, value in row._asdict().items()}, ensure_ascii=False)
+
+
+def from_json(line: str) -> Row:
+    """The row of a line. ConfigError: it is none."""
+    try:
+        found: Dict[str, Any] = json.loads(line)
+        for name in _BYTES:
+            found[name] = _decoded(found[name])
+        row = Row(**found)
+        _check(row)
+        return row
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError("no stored job: %s: %s" % (error, line[:200].rstrip())) from None
+
+
+def _check(row: Row) -> None:
+    numbers: Tuple[Any, ...] = (row.number, row.priority, row.retries, row.due_s if row.due_s is not None else 0)
+    if not all(isinstance(number, int) for number in numbers) or row.priority not in (0, 1, 2):
+        raise ValueError("number, priority, retries and due_s are whole numbers, priority 0, 1 or 2")
+    if not all(isinstance(value, bytes) for value in (row.handle, row.function, row.unique, row.workload)):
+        raise ValueError("handle, function, unique and workload are text or base64")
+
+
+def _encoded(value: Any) -> Any:
+    if not isinstance(value, (bytes, memoryview)):
+        return value
+    raw = bytes(value)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode("ascii")}
+
+
+def _decoded(value: Any) -> Optional[bytes]:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    return base64.b64decode(value["base64"], validate=True)

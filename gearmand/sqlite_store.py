@@ -1,0 +1,203 @@
+"""The store in a file: SQLite, of the standard library.
+
+The file has three tables, named after the one that the C server uses, T:
+
+    T_jobs     the rows
+    T_limits   what maxqueue has set
+    T          the C server's own, if there is one: its rows are taken over at the start
+
+Write-ahead log; how hard a commit waits for the disk is the operator's choice
+(`--durability`). The file is locked for as long as it is open, so that two
+servers cannot work on one queue.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from gearmand.errors import ConfigError, StoreError
+from gearmand.rows import Limits, Row
+from gearmand.store import Numbers, Store, Work, removed_ranges
+
+SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+"""`--durability`. full: survives the machine's end; normal: survives the server's; off: survives the server's too,
+but the machine's end may leave no file that can be read."""
+
+_APPLICATION = 0x6765_6172  # "gear"
+_VERSION = 1
+_LOCKED_S = 2.0
+_PAGES_A_TIME = 2000
+_SHRINK_PAGES = 256
+
+_COLUMNS = "number, handle, function, uniq, workload, priority, due, submitted, retries, reducer"
+
+
+class SqliteStore(Store):
+    """Opens or makes the file. ConfigError: it cannot be used, and what to do about it."""
+
+    def __init__(self, path: str, table: str = "gearman_queue", durability: str = "full") -> None:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", table):
+            raise ConfigError("--libsqlite3-table: expected a name of letters, digits and _, got %r" % table)
+        self.where = path
+        self._table = table
+        try:
+            self._open(path, SYNCHRONOUS[durability])
+        except sqlite3.Error as error:
+            raise ConfigError(_refusal(path, error)) from None
+        except OSError as error:
+            raise ConfigError("--queue: cannot open %s: %s" % (path, error.strerror)) from None
+
+    def _open(self, path: str, synchronous: str) -> None:
+        # Made by ourselves, so that nobody else may read it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._identity = _identity(path)
+        self._connection = sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False)
+        self._connection.text_factory = bytes
+        execute = self._connection.execute
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+        execute("PRAGMA auto_vacuum = INCREMENTAL")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = %s" % synchronous)
+        execute("BEGIN IMMEDIATE")
+        self._check_version(path)
+        execute(
+            "CREATE TABLE IF NOT EXISTS %s_jobs (number INTEGER PRIMARY KEY, handle BLOB, function BLOB, uniq BLOB,"
+            " workload BLOB, priority INTEGER, due INTEGER, submitted REAL, retries INTEGER, reducer BLOB)" % self._table
+        )
+        execute(
+            "CREATE TABLE IF NOT EXISTS %s_limits (function BLOB PRIMARY KEY, high INTEGER, normal INTEGER, low INTEGER)"
+            % self._table
+        )
+        execute("COMMIT")
+        # The whole file is looked at once, so that damage is found now and not in the middle of the night.
+        found = execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found not in (b"ok", "ok"):
+            raise sqlite3.DatabaseError(found.decode("utf-8", "replace") if isinstance(found, bytes) else found)
+
+    def _check_version(self, path: str) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        ours = self._connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION
+        if ours and version > _VERSION:
+            raise ConfigError("--queue: %s was made by a later version of gearmand: use that one" % path)
+        if not ours:
+            self._connection.execute("PRAGMA application_id = %d" % _APPLICATION)
+        self._connection.execute("PRAGMA user_version = %d" % _VERSION)
+
+    # -- at the start ------------------------------------------------------------
+
+    def load(self) -> Iterator[Row]:
+        for row in self._connection.execute("SELECT %s FROM %s_jobs ORDER BY number" % (_COLUMNS, self._table)):
+            yield Row(*row)
+
+    def load_limits(self) -> List[Limits]:
+        return [Limits(*row) for row in self._connection.execute("SELECT function, high, normal, low FROM %s_limits" % self._table)]
+
+    def take_over(self, numbers: Numbers) -> List[Row]:
+        rows = self.rows_of_c(numbers)
+        if rows:
+            execute = self._connection.execute
+            execute("BEGIN IMMEDIATE")
+            self._add(rows)
+            execute("DELETE FROM %s" % self._table)
+            execute("COMMIT")
+        return rows
+
+    def rows_of_c(self, numbers: Numbers) -> List[Row]:
+        """What the C server's table has. ConfigError: it is not the C server's."""
+        execute = self._connection.execute
+        if execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (self._table,)).fetchone() is None:
+            return []
+        try:
+            found = execute(
+                "SELECT unique_key, function_name, priority, data, when_to_run FROM %s ORDER BY rowid" % self._table
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise ConfigError("--queue: table %s of %s is not a queue of the C server: %s" % (self._table, self.where, error)) from None
+        return [_row_of_c(*numbers(), *columns) for columns in found]
+
+    # -- ever after ----------------------------------------------------------------
+
+    def commit(self, work: Work) -> None:
+        try:
+            self._check_identity()
+            execute = self._connection.execute
+            execute("BEGIN IMMEDIATE")
+            try:
+                self._add(work.added)
+                self._connection.executemany(
+                    "UPDATE %s_jobs SET handle = ?2, retries = ?3 WHERE number = ?1" % self._table, work.changed
+                )
+                self._connection.executemany(
+                    "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, removed_ranges(work.removed)
+                )
+                self._connection.executemany("INSERT OR REPLACE INTO %s_limits VALUES (?, ?, ?, ?)" % self._table, work.limits)
+                execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError("%s: %s" % (self.where, error)) from None
+
+    def _add(self, rows: Any) -> None:
+        self._connection.executemany("INSERT OR REPLACE INTO %s_jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" % self._table, rows)
+
+    def _check_identity(self) -> None:
+        """SQLite goes on writing to a file that has been removed or replaced: nothing of that would survive."""
+        if _identity(self.where) != self._identity:
+            raise OSError("the file has been removed or replaced: put it back, or restart the server")
+
+    def shrink(self) -> bool:
+        try:
+            free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+            if free < _SHRINK_PAGES:
+                return False
+            self._connection.execute("PRAGMA incremental_vacuum(%d)" % _PAGES_A_TIME).fetchall()
+            return True
+        except sqlite3.Error:
+            return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _identity(path: str) -> Tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
+
+
+def _row_of_c(number: int, handle: bytes, unique: Any, function: Any, priority: Any, data: Any, due: Any) -> Row:
+    """A row of the C server's table. It stores an empty workload as NULL, and no due time as 0."""
+    return Row(
+        number, handle, _blob(function), _blob(unique), _blob(data), priority if priority in (0, 1, 2) else 1,
+        int(due) if due else None, time.time(), 0, None,
+    )  # fmt: skip
+
+
+def _blob(value: Any) -> bytes:
+    if value is None:
+        return b""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+
+
+_REFUSALS: Dict[str, str] = {
+    "locked": "another process uses it: stop that one, or use another file",
+    "malformed": "it is damaged: move it away and start with an empty queue, or restore a copy"
+    " (sqlite3 FILE .recover may save what is left)",
+    "not a database": "it is no SQLite file, or damaged: move it away and start with an empty queue, or restore a copy",
+    "readonly": "it cannot be written: check its owner and mode, and its directory's",
+}
+
+
+def _refusal(path: str, error: sqlite3.Error) -> str:
+    remedy: Optional[str] = next((text for word, text in _REFUSALS.items() if word in str(error)), None)
+    if remedy is None and isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        remedy = _REFUSALS["malformed"]
+    return "--queue: cannot use %s: %s%s" % (path, error, "" if remedy is None else ": " + remedy)

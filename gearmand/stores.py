@@ -1,0 +1,134 @@
+"""Which store the settings ask for, and moving a queue from one to another by way of a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO, Tuple
+
+from gearmand.config import Config
+from gearmand.errors import ConfigError
+from gearmand.jobs import Handles
+from gearmand.rows import Limits, Row, from_json, to_json
+from gearmand.sqlite_store import SqliteStore
+from gearmand.store import Store, Work
+
+_AT_ONCE = 10_000
+
+
+def open_store(config: Config) -> Optional[Store]:
+    """The store; `None`: jobs are in memory only. ConfigError: it cannot be used."""
+    kind = "libsqlite3" if config.queue is not None else config.queue_type
+    return _OPENERS[kind](config)
+
+
+def _open_sqlite(config: Config) -> Store:
+    path = config.queue if config.queue is not None else config.libsqlite3_db
+    if path is None:
+        raise ConfigError("--queue-type=libsqlite3 needs --libsqlite3-db FILE")
+    return SqliteStore(os.path.abspath(path), config.libsqlite3_table, config.durability)
+
+
+_OPENERS: Dict[str, Callable[[Config], Optional[Store]]] = {
+    "builtin": lambda config: None,
+    "libsqlite3": _open_sqlite,
+}
+
+
+def export_to(store: Store, name: str) -> int:
+    """Write every row to a file, `-`: to stdout; one JSON object a line. Returns how many. ConfigError, StoreError."""
+    count = 0
+    with _opened(name, "w", sys.stdout) as file:
+        for limits in store.load_limits():
+            file.write(_limits_line(limits))
+        for count, row in enumerate(store.load(), 1):
+            file.write(to_json(row) + "\n")
+    return count
+
+
+def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
+    """Add to a store what `export_to` has written, or the rows of a C server's SQLite file. Returns how many.
+
+    Numbers that the store has already are given anew, so nothing is overwritten. ConfigError, StoreError.
+    """
+    taken = {row.number for row in store.load()}
+    first = max([time.time_ns() // 1000, *taken]) + 1
+    handles = Handles(prefix, first)
+    count = 0
+    for rows, limits in _pieces(name, table, handles):
+        free = []
+        for row in rows:
+            if row.number in taken:
+                row = row._replace(number=handles.reserve(1)[0][0])
+            taken.add(row.number)
+            free.append(row)
+        store.commit(Work(free, (), (), limits))
+        count += len(free)
+    return count
+
+
+def _pieces(name: str, table: str, handles: Handles) -> Iterator[Tuple[List[Row], List[Limits]]]:
+    if name != "-" and _is_sqlite(name):
+        source = SqliteStore(os.path.abspath(name), table)
+        try:
+            yield list(source.rows_of_c(lambda: handles.reserve(1)[0])), []
+            yield list(source.load()), source.load_limits()
+        finally:
+            source.close()
+        return
+    rows: List[Row] = []
+    limits: List[Limits] = []
+    with _opened(name, "r", sys.stdin) as file:
+        for line in file:
+            if line.startswith('{"maxqueue"'):
+                limits.append(_limits_of(line))
+            elif line.strip():
+                rows.append(from_json(line))
+            if len(rows) >= _AT_ONCE:
+                yield rows, limits
+                rows, limits = [], []
+    yield rows, limits
+
+
+def _limits_line(limits: Limits) -> str:
+    values = limits._asdict()
+    values["function"] = limits.function.decode("utf-8", "surrogateescape")
+    return json.dumps({"maxqueue": values}) + "\n"
+
+
+def _limits_of(line: str) -> Limits:
+    try:
+        values = json.loads(line)["maxqueue"]
+        return Limits(**{**values, "function": values["function"].encode("utf-8", "surrogateescape")})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError("no limits of a function: %s: %s" % (error, line[:200].rstrip())) from None
+
+
+def _is_sqlite(name: str) -> bool:
+    try:
+        with open(name, "rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise ConfigError("--import: cannot read %s: %s" % (name, error.strerror)) from None
+
+
+class _opened:
+    """A file, or a standard one that stays open. ConfigError: it cannot be opened."""
+
+    def __init__(self, name: str, mode: str, standard: TextIO) -> None:
+        try:
+            self._file: Any = standard if name == "-" else open(name, mode, encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise ConfigError("cannot open %s: %s" % (name, error.strerror)) from None
+        self._standard = standard
+
+    def __enter__(self) -> Any:
+        return self._file
+
+    def __exit__(self, *_: Any) -> None:
+        if self._file is self._standard:
+            self._file.flush()
+        else:
+            self._file.close()
