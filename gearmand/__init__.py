@@ -6,9 +6,11 @@ The rooms, in reading order. The job server:
     protocol, text, schedule    bytes to packets, lines, and due times
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
-    rows, store, sqlite_store, stores, keeper    what survives: the contract, a store, the committing thread
+    rows, rules, dormant        one stored job; the operator's choices; jobs that lie in the store alone
+    store, sqlite_store, stores, keeper    the contract, a store, which one, the committing thread
     wakeups                     who is awake for what
     registry                    all of them: decides
+    revival                     stored rows become jobs again
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock
     caller                      one in-process caller

@@ -75,7 +75,7 @@ class Broker:
                         self.due.notify()
                     if registry.draining and registry.drained:
                         self.drained.notify_all()
-                    if registry.notes:
+                    if self.keeper is not None and registry.notes:
                         notes, registry.notes = registry.notes, Notes()
                     if self.touched:
                         posted = self.touched[:]
@@ -83,7 +83,7 @@ class Broker:
                         for peer in posted:
                             peer.touched = False
         finally:
-            if notes is not None and self.keeper is not None:
+            if notes is not None:
                 self.keeper.note(notes)
             for peer in posted:
                 peer.flush()

@@ -94,6 +94,7 @@ OPTIONS: Tuple[Option, ...] = (
     Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory; libsqlite3: in a file.", "Storage"),
     Option("libsqlite3-db", "", "text", None, "FILE", "The file. Jobs that a C server has left in it are taken over.", "Storage"),
     Option("libsqlite3-table", "", "text", "gearman_queue", "TABLE", "The table of the C server in that file; those of this server begin with its name.", "Storage"),
+    Option("queue-memory", "", "size", None, "BYTES", "How much the jobs of a stored queue may take in memory; those beyond wait in the store alone until it is nearly their turn. 0: any amount. Default: a quarter of the machine's memory.", "Storage", highest=2**62),
     Option("durability", "", "text", "full", "full|normal|off", "What an accepted background job survives. full: the end of the server and of the machine; normal: the end of the server; off: the same, but after the end of the machine the file may be damaged.", "Storage"),
     Option("export", "", "text", None, "FILE", "Write the jobs that are kept to a file (- is stdout), one JSON object a line, and leave. The server must not run.", "Storage"),
     Option("import", "", "text", None, "FILE", "Add the jobs of such a file (- is stdin), or of a C server's SQLite file, to those that are kept, and leave. The server must not run.", "Storage"),

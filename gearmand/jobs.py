@@ -139,6 +139,11 @@ class Handles:
         first, self._next = self._next, self._next + count
         return [(number, self._format % number) for number in range(first, first + count)]
 
+    def number_of(self, handle: bytes) -> int:
+        """The number in a handle of ours; -1: it is none."""
+        prefix, _, number = handle.rpartition(b":")
+        return int(number) if number.isdigit() and len(number) < 20 and self._format % int(number) == handle else -1
+
     def skip(self, number: int) -> None:
         """Give out only greater numbers from now on."""
         self._next = max(self._next, number + 1)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import threading
 from typing import Callable, Dict, List, Optional, Sequence
 
+from gearmand.dormant import Wanted
 from gearmand.errors import StoreError
 from gearmand.rows import Change, Limits, Notes, Row
 from gearmand.store import Store, Work
@@ -40,11 +41,14 @@ class _Batch:
 
 
 class Keeper:
-    """`complain(error)`: called by the committing thread when a transaction has failed."""
+    """`complain(error)`: called by the committing thread when the store has failed. `fetched`: with what was wanted."""
 
-    def __init__(self, store: Store, complain: Callable[[StoreError], None]) -> None:
+    def __init__(
+        self, store: Store, complain: Callable[[StoreError], None], fetched: Callable[[Wanted, Sequence[Row]], None]
+    ) -> None:
         self._store = store
         self._complain = complain
+        self._fetched = fetched
         lock = threading.Lock()
         self._work = threading.Condition(lock)
         self._committed = threading.Condition(lock)
@@ -52,6 +56,7 @@ class Keeper:
         self._removed: List[int] = []
         self._changed: Dict[int, Change] = {}
         self._limits: Dict[bytes, Limits] = {}
+        self._wanted: List[Wanted] = []
         self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
@@ -81,10 +86,11 @@ class Keeper:
             raise batch.error
 
     def note(self, notes: Notes) -> None:
-        """Jobs have ended, or become different. Soon stored."""
+        """Jobs have ended, or become different: soon stored. Others are wanted from the store."""
         with self._work:
-            if not self._is_dirty:
+            if notes.wanted or not self._is_dirty:
                 self._work.notify()
+            self._wanted += notes.wanted
             self._removed += notes.removed
             for change in notes.changed:
                 self._changed[change.number] = change
@@ -101,12 +107,14 @@ class Keeper:
         shrinking = False
         while True:
             with self._work:
-                self._work.wait_for(lambda: self._stopping or self._batch.rows or self._is_dirty, 0 if shrinking else None)
-                if not self._stopping and not self._batch.rows and self._is_dirty:
+                self._work.wait_for(lambda: self._is_urgent or self._is_dirty, 0 if shrinking else None)
+                if not self._is_urgent and self._is_dirty:
                     # Ends alone are in no hurry; nor are they after a failure.
-                    self._work.wait_for(lambda: self._stopping or self._batch.rows, max(pause_s, _GATHER_S))
+                    self._work.wait_for(lambda: self._is_urgent, max(pause_s, _GATHER_S))
                 batch, work = self._take()
+                wanted, self._wanted = self._wanted, []
                 stopping = self._stopping
+            self._fetch(wanted)
             if any(work):
                 error = self._commit(work)
                 pause_s = 0.0 if error is None else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
@@ -123,6 +131,25 @@ class Keeper:
                 shrinking = self._store.shrink()
             if stopping and (not any(work) or batch.error is not None):
                 return
+
+    def _fetch(self, wanted: Sequence[Wanted]) -> None:
+        for at, each in enumerate(wanted):
+            try:
+                rows = self._store.fetch(each.numbers)
+            except StoreError as error:
+                self._complain(error)
+                threading.Timer(_LONGEST_PAUSE_S, self._want_again, (wanted[at:],)).start()
+                return
+            self._fetched(each, rows)
+
+    def _want_again(self, wanted: Sequence[Wanted]) -> None:
+        with self._work:
+            self._wanted += wanted
+            self._work.notify()
+
+    @property
+    def _is_urgent(self) -> bool:
+        return bool(self._stopping or self._batch.rows or self._wanted)
 
     @property
     def _is_dirty(self) -> bool:

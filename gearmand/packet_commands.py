@@ -17,6 +17,7 @@ from gearmand.jobs import RUNNING, Job, Priority
 from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
+from gearmand.revival import is_dormant
 from gearmand.rows import Row, Submission
 
 HIGH, NORMAL, LOW = (int(priority) for priority in Priority)
@@ -224,7 +225,8 @@ BACKGROUND: Dict[int, Callable[..., Parsed]] = {
 def _get_status(registry: Registry, peer: Party, body: Body, handle: bytes) -> Result:
     handle = handle.rstrip(b"\0")
     job = registry.jobs.get(handle)
-    peer.post(PacketType.STATUS_RES, b"\0".join((handle, *_status(job))))
+    status = _WAITING if job is None and is_dormant(registry, handle) else _status(job)
+    peer.post(PacketType.STATUS_RES, b"\0".join((handle, *status)))
     return None
 
 
@@ -236,6 +238,9 @@ def _get_status_unique(registry: Registry, peer: Party, body: Body, unique: byte
     listeners = sum(job.listeners.values()) if job is not None and job.listeners else 0
     peer.post(PacketType.STATUS_RES_UNIQUE, b"\0".join((unique, *_status(job), b"%d" % listeners)))
     return None
+
+
+_WAITING = (b"1", b"0", b"0", b"0")
 
 
 def _status(job: Optional[Job]) -> Sequence[bytes]:

@@ -18,15 +18,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import islice
-from typing import Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 from gearmand.deadlines import Deadlines
+from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.functions import Functions
+from gearmand.functions import Function, Functions
 from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Handles, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
 from gearmand.rows import Notes, Row
+from gearmand.rules import Rules
 from gearmand.uniques import Uniques, key_of
 from gearmand.wakeups import Wakeups
 
@@ -35,51 +37,28 @@ WORK_FAIL = int(PacketType.WORK_FAIL)
 WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
 
 class Registry:
-    """Everything that the server knows of its jobs.
+    """Everything that the server knows of its jobs. `rules`: fields of `Rules`."""
 
-    `attempts`: how many times a job is given out before it fails; `None`: any
-    number. `wakeups`: how many sleepers one new job wakes; 0: all of them.
-    `grace_s`: after how long a woken party that has not grabbed no longer
-    counts. `linger_s`: how long a grab may linger. `timeout_unit_s`: the unit of CAN_DO_TIMEOUT. `minimum_timeout_s`:
-    what a shorter timeout is raised to.
-    `timeout_fails`: a timeout is a WORK_FAIL, not another attempt.
-    `reports_extend`: a report restarts the timeout. `newest_first`: a party's
-    newest ability is always served first, instead of all in turn.
-    """
-
-    def __init__(
-        self,
-        handle_prefix: bytes,
-        first_number: int,
-        attempts: Optional[int] = None,
-        wakeups: int = 1,
-        grace_s: float = 1.0,
-        linger_s: float = 0.005,
-        timeout_unit_s: float = 0.001,
-        minimum_timeout_s: float = 1.0,
-        timeout_fails: bool = False,
-        reports_extend: bool = False,
-        newest_first: bool = False,
-    ) -> None:
+    def __init__(self, handle_prefix: bytes, first_number: int, **rules: Any) -> None:
+        self._rules = Rules(**rules)
         # Set by the caller before each call: monotonic seconds, and since 1970.
         self.now = 0.0
         self.epoch_s = 0.0
         self.jobs: Dict[bytes, Job] = {}
         self.functions = Functions()
         self.uniques = Uniques()
-        self.wakeups = Wakeups(wakeups, grace_s, linger_s, self.grab)
+        self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, self.grab)
         self.running = 0
         self.draining = False
-        # What the store has not been told yet.
+        # Whether background jobs survive the server; what the store has not
+        # been told yet; and the jobs that lie in it alone.
+        self.stored = False
         self.notes = Notes()
-        self.timeout_unit_s = timeout_unit_s
+        self.dormant = Dormant(self._rules.kept_bytes)
+        self.timeout_unit_s = self._rules.timeout_unit_s
         self._deadlines_sooner = False
         self.handles = Handles(handle_prefix, first_number)
-        self._attempts = attempts
-        self._minimum_timeout_s = minimum_timeout_s
-        self._timeout_fails = timeout_fails
-        self._reports_extend = reports_extend
-        self._newest_first = newest_first
+        self._newest_first = self._rules.newest_first
         # Due times are of the calendar (seconds since 1970), timeouts of the
         # monotonic clock.
         self._due = Deadlines()
@@ -118,30 +97,35 @@ class Registry:
         if limit is not None and function.jobs >= limit:
             return self._refuse(QUEUE_FULL, row)
         handle = row.handle if row is not None else self.handles.new()
-        job = self.jobs[handle] = Job(handle, function, unique, workload, priority, listener is None, reducer)
+        job = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
         if row is not None:
-            job.rows = (row.number,)
+            if self.dormant.takes(function, row):
+                self._look_after(function, priority)
+                return job
+            self.put_row(job, row)
+        self.jobs[handle] = job
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
         if key is not None:
             self.uniques.add(key, job)
         if due_s is None:
-            self._enqueue(job)
+            self.enqueue(job)
         else:
             job.state = SCHEDULED
             function.scheduled += 1
             self._add_deadline(self._due, due_s, job)
         return job
 
-    def restore(self, row: Row) -> None:
-        """Take a job from the store, as it was; one that ran waits again."""
-        self.handles.skip(row.number)
-        due_s = row.due_s if row.due_s is not None and row.due_s > self.epoch_s else None
-        job = self.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
-        if isinstance(job, Job) and job.handle == row.handle:
-            job.retries = row.retries
+    def put_row(self, job: Job, row: Row) -> None:
+        """The job is that of the row."""
+        job.rows = (row.number,)
+        job.retries = row.retries
+        self.dormant.bytes += JOB_BYTES + len(job.workload)
+
+    def _look_after(self, function: Function, priority: int) -> None:
+        self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
 
     def _refuse(self, refusal: Refusal, row: Optional[Row]) -> Refusal:
         if row is not None:
@@ -186,7 +170,7 @@ class Registry:
         """The party can do a function. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
         function = self.functions[name]
         if timeout_s is not None:
-            timeout_s = max(timeout_s, self._minimum_timeout_s)
+            timeout_s = max(timeout_s, self._rules.minimum_timeout_s)
         ability = party.abilities.get(function)
         if ability is not None:
             ability.timeout_s = timeout_s
@@ -248,6 +232,8 @@ class Registry:
         function, queue, index = found
         party.last_served = index
         job = queue.pop()
+        if self.dormant.tails:
+            self._look_after(function, job.priority)
         self._assign(job, party)
         if claim is not None and claim is not function:
             self.wakeups.pass_on(claim, self.now)
@@ -352,7 +338,7 @@ class Registry:
         self.wakeups.expire(self.now)
         for job in self._timeouts.pop_due(self.now):
             job.entry = None
-            if self._timeout_fails:
+            if self._rules.timeout_fails:
                 self._fail(job)
             else:
                 self._lose(job)
@@ -360,7 +346,7 @@ class Registry:
             job.entry = None
             job.function.scheduled -= 1
             job.state = DUE[job.state]
-            self._enqueue(job)
+            self.enqueue(job)
 
     def next_due(self) -> Optional[float]:
         """In how many seconds `tick` should be called; `None`: not before something happens."""
@@ -380,12 +366,13 @@ class Registry:
 
     @property
     def drained(self) -> bool:
-        """Whether nothing runs and no connected worker could take what is queued."""
-        return not self.running and not any(f.queued and f.workers for f in self.functions.values())
+        """Whether nothing runs and, where queued jobs do not survive, no connected worker could take one."""
+        return not self.running and (self.stored or not any(f.queued and f.workers for f in self.functions.values()))
 
     # -- one job's moves -----------------------------------------------------
 
-    def _enqueue(self, job: Job) -> None:
+    def enqueue(self, job: Job) -> None:
+        """Put a job that is on the books into its queue, and wake whom it needs."""
         function = job.function
         priority = job.priority
         function.queues[priority].push(job)
@@ -422,7 +409,7 @@ class Registry:
                 return None
             self._take_out(job)
             self._assign(job, party)
-        elif self._reports_extend and job.entry is not None:
+        elif self._rules.reports_extend and job.entry is not None:
             self._timeouts.call_off(job.entry)
             job.entry = None
             self._start_timeout(job)
@@ -435,12 +422,12 @@ class Registry:
         job.numerator = job.denominator = 0
         if not job.wanted:
             self._end(job)
-        elif self._attempts is not None and job.retries >= self._attempts:
+        elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
             self._fail(job)
         else:
             self._take_out(job)
             job.state = REQUEUE[job.state]
-            self._enqueue(job)
+            self.enqueue(job)
 
     def _fail(self, job: Job) -> None:
         self._tell(job, WORK_FAIL, job.handle)
@@ -452,7 +439,9 @@ class Registry:
         self._take_out(job, was)
         del self.jobs[job.handle]
         function.jobs -= 1
-        self.notes.removed += job.rows
+        if job.rows:
+            self.notes.removed += job.rows
+            self.dormant.bytes -= JOB_BYTES + len(job.workload)
         if job.listeners is not None:
             for listener in job.listeners:
                 del listener.listening[job]
@@ -482,6 +471,8 @@ class Registry:
                 self._timeouts.call_off(job.entry)
         elif state is QUEUED:
             function.queues[job.priority].remove(job)
+            if self.dormant.tails:
+                self._look_after(function, job.priority)
         else:
             function.scheduled -= 1
             self._due.call_off(job.entry)

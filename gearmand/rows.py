@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple
 from gearmand.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gearmand.dormant import Wanted
     from gearmand.jobs import Job
 
 
@@ -57,16 +58,17 @@ class Change(NamedTuple):
 
 
 class Notes:
-    """What the store is to be told: rows of jobs that have ended, and what has become different of others."""
+    """What the store is to be told: rows of jobs that have ended, what has become different of others, and rows to fetch."""
 
-    __slots__ = ("removed", "changed")
+    __slots__ = ("removed", "changed", "wanted")
 
     def __init__(self) -> None:
         self.removed: List[int] = []
         self.changed: List[Change] = []
+        self.wanted: List["Wanted"] = []
 
     def __bool__(self) -> bool:
-        return bool(self.removed or self.changed)
+        return bool(self.removed or self.changed or self.wanted)
 
     def differs(self, job: "Job") -> None:
         self.changed += [Change(number, job.handle, job.retries) for number in job.rows]

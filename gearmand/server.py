@@ -30,6 +30,7 @@ from gearmand.jobs import Priority
 from gearmand.keeper import Keeper
 from gearmand.listener import address_text, listen
 from gearmand.registry import Registry
+from gearmand.revival import awake, restore
 from gearmand.stores import open_store
 from gearmand.version import VERSION
 
@@ -80,7 +81,7 @@ class Server:
         self._handlers: Dict[threading.Thread, None] = {}
         self._handlers_lock = threading.Lock()
         self._listeners = listen(self)
-        self.flusher = Flusher(config.unread_timeout, _unsent_total(config.max_unsent_total))
+        self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
             self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
         )
@@ -164,20 +165,27 @@ class Server:
         registry.now, registry.epoch_s = time.monotonic(), time.time()
         count = 0
         for count, row in enumerate(store.load(), 1):
-            registry.restore(row)
+            restore(registry, row)
         self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
         # Its rows get numbers after all those that there are.
         taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
         for row in taken_over:
-            registry.restore(row)
+            restore(registry, row)
         if taken_over:
             self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
         # After the jobs, which were accepted whatever the limits are now.
         for limits in store.load_limits():
             registry.functions.limit_queue(limits.function, list(limits[1:]))
-        keeper = Keeper(store, lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error))
+        registry.stored = True
+        keeper = Keeper(
+            store,
+            lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error),
+            lambda wanted, rows: self.broker.turn(awake, wanted, rows),
+        )
         keeper.start()
         self.broker.keeper = keeper
+        # Those that lie in the store and should not.
+        self.broker.turn(lambda registry: None)
 
     def _run_clock(self) -> None:
         self.broker.run_clock(lambda: self.stopping, INTERVAL_S, self.complaints.sum_up)
@@ -306,6 +314,7 @@ def _registry(config: Config) -> Registry:
         timeout_fails=config.timeout_fails,
         reports_extend=config.reports_extend_timeout,
         newest_first=config.function_order,
+        kept_bytes=_share_of_memory(config.queue_memory),
     )
 
 
@@ -335,7 +344,7 @@ def _most_connections(option: Optional[int]) -> int:
     return 0 if soft == resource.RLIM_INFINITY else max(1, soft - _SPARE_DESCRIPTORS)
 
 
-def _unsent_total(option: Optional[int]) -> int:
+def _share_of_memory(option: Optional[int]) -> int:
     if option is not None:
         return option
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

@@ -17,11 +17,11 @@ import os
 import re
 import sqlite3
 import time
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gearmand.errors import ConfigError, StoreError
 from gearmand.rows import Limits, Row
-from gearmand.store import Numbers, Store, Work, removed_ranges
+from gearmand.store import Numbers, Store, Work, ranges_of
 
 SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 """`--durability`. full: survives the machine's end; normal: survives the server's; off: survives the server's too,
@@ -132,7 +132,7 @@ class SqliteStore(Store):
                     "UPDATE %s_jobs SET handle = ?2, retries = ?3 WHERE number = ?1" % self._table, work.changed
                 )
                 self._connection.executemany(
-                    "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, removed_ranges(work.removed)
+                    "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, ranges_of(work.removed)
                 )
                 self._connection.executemany("INSERT OR REPLACE INTO %s_limits VALUES (?, ?, ?, ?)" % self._table, work.limits)
                 execute("COMMIT")
@@ -150,6 +150,14 @@ class SqliteStore(Store):
         """SQLite goes on writing to a file that has been removed or replaced: nothing of that would survive."""
         if _identity(self.where) != self._identity:
             raise OSError("the file has been removed or replaced: put it back, or restart the server")
+
+    def fetch(self, numbers: Sequence[int]) -> List[Row]:
+        query = "SELECT %s FROM %s_jobs WHERE number BETWEEN ? AND ?" % (_COLUMNS, self._table)
+        try:
+            found = {row[0]: Row(*row) for first, last in ranges_of(numbers) for row in self._connection.execute(query, (first, last))}
+        except sqlite3.Error as error:
+            raise StoreError("%s: %s" % (self.where, error)) from None
+        return [found[number] for number in numbers if number in found]
 
     def shrink(self) -> bool:
         try:

@@ -51,6 +51,10 @@ class Store:
         """Do all of it, or nothing. Returns when it survives. StoreError: nothing of it is done."""
         raise NotImplementedError
 
+    def fetch(self, numbers: Sequence[int]) -> List[Row]:
+        """The rows of these numbers, in this order; those that are not there are left out. StoreError."""
+        raise NotImplementedError
+
     def shrink(self) -> bool:
         """Give back some of the room that removed rows have left; quick. Returns whether there is more to give back."""
         return False
@@ -59,7 +63,7 @@ class Store:
         """Let go of everything. Nothing is lost by not calling it."""
 
 
-def removed_ranges(numbers: Iterable[int]) -> List[List[int]]:
+def ranges_of(numbers: Iterable[int]) -> List[List[int]]:
     """First and last of each run of consecutive numbers: jobs of one time end at one time."""
     ranges: List[List[int]] = []
     for number in sorted(numbers):

@@ -15,7 +15,7 @@ import re
 import threading
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
-from gearmand import text
+from gearmand import revival, text
 from gearmand.broker import Broker
 from gearmand.functions import Function
 from gearmand.jobs import ENDED, Job
@@ -116,7 +116,8 @@ def _status(control: Control, words: List[bytes]) -> Answer:
 
 def _priority_status(control: Control, words: List[bytes]) -> Answer:
     def row(function: Function) -> Sequence[object]:
-        high, normal, low = (queue.live for queue in function.queues)
+        dormant = control.broker.registry.dormant
+        high, normal, low = (queue.live + dormant.count(function, at) for at, queue in enumerate(function.queues))
         return function.name, high, normal + function.scheduled, low, len(function.workers)
 
     return _table(control, _functions, row)
@@ -200,7 +201,7 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
         return _unknown(words[0])
     if len(words) != 3 or not _is(words[1], b"job"):
         return text.error("UNKNOWN_ERROR")
-    found = control.broker.turn(lambda registry: registry.cancel(words[2]))
+    found = control.broker.turn(revival.cancel, words[2])
     return text.OK if found else text.error("UNKNOWN_JOB")
 
 

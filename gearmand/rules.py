@@ -1,0 +1,28 @@
+"""How the registry treats jobs and workers, where the operator has a choice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+
+class Rules(NamedTuple):
+    attempts: Optional[int] = None
+    """How many times a job is given out before it fails; `None`: any number."""
+    wakeups: int = 1
+    """How many sleepers one new job wakes; 0: all of them."""
+    grace_s: float = 1.0
+    """After how long a woken party that has not grabbed no longer counts."""
+    linger_s: float = 0.005
+    """How long a grab may linger; 0: not at all."""
+    timeout_unit_s: float = 0.001
+    """The unit of CAN_DO_TIMEOUT."""
+    minimum_timeout_s: float = 1.0
+    """What a shorter timeout is raised to."""
+    timeout_fails: bool = False
+    """A timeout is a WORK_FAIL, not another attempt."""
+    reports_extend: bool = False
+    """A report restarts the timeout."""
+    newest_first: bool = False
+    """A party's newest ability is always served first, instead of all in turn."""
+    kept_bytes: int = 0
+    """How much stored jobs may take in memory; 0: any amount."""
