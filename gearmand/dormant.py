@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 JOB_BYTES = 500
 """What a job costs beside its workload (measured, with its row's number and its place in every table)."""
 
-_AT_ONCE = 2000
-_SHORT = 1000
+_AT_ONCE = 8000
+_SHORT = 8000
 _BYTES_AT_ONCE = 64 * 1024**2
 
 

@@ -172,5 +172,9 @@ class Keeper:
             self._store.commit(work)
             return None
         except StoreError as error:
-            self._complain(error)
-            return error
+            failure = error
+        except Exception as error:
+            # A mistake of ours. Without this thread everybody would wait for ever.
+            failure = StoreError("%s: %r" % (self._store.where, error))
+        self._complain(failure)
+        return failure

@@ -101,7 +101,8 @@ class Registry:
         function.jobs += 1
         if row is not None:
             if self.dormant.takes(function, row):
-                self._look_after(function, priority)
+                if not function.queues[priority].live:
+                    self._look_after(function, priority)
                 return job
             self.put_row(job, row)
         self.jobs[handle] = job

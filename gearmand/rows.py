@@ -108,6 +108,10 @@ def _check(row: Row) -> None:
     numbers: Tuple[Any, ...] = (row.number, row.priority, row.retries, row.due_s if row.due_s is not None else 0)
     if not all(isinstance(number, int) for number in numbers) or row.priority not in (0, 1, 2):
         raise ValueError("number, priority, retries and due_s are whole numbers, priority 0, 1 or 2")
+    if not all(-(2**63) <= number < 2**63 for number in numbers):
+        raise ValueError("number, retries and due_s are less than 2^63")
+    if isinstance(row.submitted_s, bool) or not isinstance(row.submitted_s, (int, float)):
+        raise ValueError("submitted_s is a number")
     if not all(isinstance(value, bytes) for value in (row.handle, row.function, row.unique, row.workload)):
         raise ValueError("handle, function, unique and workload are text or base64")
 

@@ -13,11 +13,12 @@ servers cannot work on one queue.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gearmand.errors import ConfigError, StoreError
 from gearmand.rows import Limits, Row
@@ -29,6 +30,7 @@ but the machine's end may leave no file that can be read."""
 
 _APPLICATION = 0x6765_6172  # "gear"
 _VERSION = 1
+_INCREMENTAL = 2
 _LOCKED_S = 2.0
 _PAGES_A_TIME = 2000
 _SHRINK_PAGES = 256
@@ -39,24 +41,41 @@ _COLUMNS = "number, handle, function, uniq, workload, priority, due, submitted, 
 class SqliteStore(Store):
     """Opens or makes the file. ConfigError: it cannot be used, and what to do about it."""
 
+    _option = "--queue"
+
     def __init__(self, path: str, table: str = "gearman_queue", durability: str = "full") -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", table):
             raise ConfigError("--libsqlite3-table: expected a name of letters, digits and _, got %r" % table)
         self.where = path
         self._table = table
         try:
-            self._open(path, SYNCHRONOUS[durability])
+            self._make(path)
+            self._connection = sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False)
+            try:
+                self._connection.text_factory = bytes
+                self._open(path, SYNCHRONOUS[durability])
+            except BaseException:
+                self._connection.close()
+                raise
         except sqlite3.Error as error:
-            raise ConfigError(_refusal(path, error)) from None
+            raise ConfigError(_refusal(self._option, path, error)) from None
         except OSError as error:
-            raise ConfigError("--queue: cannot open %s: %s" % (path, error.strerror)) from None
+            raise ConfigError("%s: cannot open %s: %s" % (self._option, path, error.strerror)) from None
+
+    def _make(self, path: str) -> None:
+        try:
+            # Made by ourselves, so that nobody else may read it.
+            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            # Does not work: opening it here to see whether we may. Closing it again would let go of every lock
+            # that this process has on it.
+            if os.path.isdir(path):
+                raise ConfigError("--queue: cannot open %s: it is a directory" % path) from None
+            if not os.access(path, os.R_OK | os.W_OK):
+                raise ConfigError("--queue: cannot open %s: check its owner and mode" % path) from None
 
     def _open(self, path: str, synchronous: str) -> None:
-        # Made by ourselves, so that nobody else may read it.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._identity = _identity(path)
-        self._connection = sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False)
-        self._connection.text_factory = bytes
         execute = self._connection.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -72,7 +91,10 @@ class SqliteStore(Store):
             "CREATE TABLE IF NOT EXISTS %s_limits (function BLOB PRIMARY KEY, high INTEGER, normal INTEGER, low INTEGER)"
             % self._table
         )
+        execute("SELECT %s FROM %s_jobs LIMIT 0" % (_COLUMNS, self._table))
         execute("COMMIT")
+        # A file that another program has made gives nothing back before all of it is written anew.
+        self._can_shrink = execute("PRAGMA auto_vacuum").fetchone()[0] == _INCREMENTAL
         # The whole file is looked at once, so that damage is found now and not in the middle of the night.
         found = execute("PRAGMA quick_check(1)").fetchone()[0]
         if found not in (b"ok", "ok"):
@@ -80,30 +102,41 @@ class SqliteStore(Store):
 
     def _check_version(self, path: str) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        ours = self._connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION
+        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        ours = application == _APPLICATION
         if ours and version > _VERSION:
             raise ConfigError("--queue: %s was made by a later version of gearmand: use that one" % path)
         if not ours:
+            if application or version:
+                raise ConfigError("--queue: %s is the database of another program: use another file" % path)
             self._connection.execute("PRAGMA application_id = %d" % _APPLICATION)
         self._connection.execute("PRAGMA user_version = %d" % _VERSION)
 
     # -- at the start ------------------------------------------------------------
 
     def load(self) -> Iterator[Row]:
-        for row in self._connection.execute("SELECT %s FROM %s_jobs ORDER BY number" % (_COLUMNS, self._table)):
-            yield Row(*row)
+        try:
+            for row in self._connection.execute("SELECT %s FROM %s_jobs ORDER BY number" % (_COLUMNS, self._table)):
+                yield Row(*row)
+        except sqlite3.Error as error:
+            raise StoreError("%s: %s" % (self.where, error)) from None
 
     def load_limits(self) -> List[Limits]:
-        return [Limits(*row) for row in self._connection.execute("SELECT function, high, normal, low FROM %s_limits" % self._table)]
+        try:
+            found = self._connection.execute("SELECT function, high, normal, low FROM %s_limits" % self._table).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError("%s: %s" % (self.where, error)) from None
+        return [Limits(*row) for row in found]
 
     def take_over(self, numbers: Numbers) -> List[Row]:
         rows = self.rows_of_c(numbers)
         if rows:
-            execute = self._connection.execute
-            execute("BEGIN IMMEDIATE")
-            self._add(rows)
-            execute("DELETE FROM %s" % self._table)
-            execute("COMMIT")
+            try:
+                with self._transaction() as execute:
+                    self._add(rows)
+                    execute("DELETE FROM %s" % self._table)
+            except sqlite3.Error as error:
+                raise StoreError("%s: %s" % (self.where, error)) from None
         return rows
 
     def rows_of_c(self, numbers: Numbers) -> List[Row]:
@@ -116,7 +149,8 @@ class SqliteStore(Store):
                 "SELECT unique_key, function_name, priority, data, when_to_run FROM %s ORDER BY rowid" % self._table
             ).fetchall()
         except sqlite3.Error as error:
-            raise ConfigError("--queue: table %s of %s is not a queue of the C server: %s" % (self._table, self.where, error)) from None
+            what = (self._option, self._table, self.where, error)
+            raise ConfigError("%s: table %s of %s is not a queue of the C server: %s" % what) from None
         return [_row_of_c(*numbers(), *columns) for columns in found]
 
     # -- ever after ----------------------------------------------------------------
@@ -124,9 +158,7 @@ class SqliteStore(Store):
     def commit(self, work: Work) -> None:
         try:
             self._check_identity()
-            execute = self._connection.execute
-            execute("BEGIN IMMEDIATE")
-            try:
+            with self._transaction():
                 self._add(work.added)
                 self._connection.executemany(
                     "UPDATE %s_jobs SET handle = ?2, retries = ?3 WHERE number = ?1" % self._table, work.changed
@@ -135,13 +167,20 @@ class SqliteStore(Store):
                     "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, ranges_of(work.removed)
                 )
                 self._connection.executemany("INSERT OR REPLACE INTO %s_limits VALUES (?, ?, ?, ?)" % self._table, work.limits)
-                execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    execute("ROLLBACK")
-                raise
         except (sqlite3.Error, OSError) as error:
             raise StoreError("%s: %s" % (self.where, error)) from None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Callable[..., Any]]:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            yield execute
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
 
     def _add(self, rows: Any) -> None:
         self._connection.executemany("INSERT OR REPLACE INTO %s_jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" % self._table, rows)
@@ -160,17 +199,41 @@ class SqliteStore(Store):
         return [found[number] for number in numbers if number in found]
 
     def shrink(self) -> bool:
+        if not self._can_shrink:
+            return False
         try:
             free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
             if free < _SHRINK_PAGES:
                 return False
-            self._connection.execute("PRAGMA incremental_vacuum(%d)" % _PAGES_A_TIME).fetchall()
+            # Does not work: `execute`, which on Python 3.11 and older takes one step of it, one page.
+            self._connection.executescript("PRAGMA incremental_vacuum(%d)" % _PAGES_A_TIME)
             return True
         except sqlite3.Error:
             return False
 
     def close(self) -> None:
         self._connection.close()
+
+
+class SqliteSource(SqliteStore):
+    """A file whose jobs are read and that stays as it is, ours or a C server's. ConfigError: it cannot be read, or has none."""
+
+    _option = "--import"
+
+    def _make(self, path: str) -> None:
+        pass
+
+    def _open(self, path: str, synchronous: str) -> None:
+        tables = {name.decode() for name, in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        self._is_ours = self._table + "_jobs" in tables
+        if not self._is_ours and self._table not in tables:
+            raise ConfigError("--import: %s has no table %s or %s_jobs: there is no queue in it" % (path, self._table, self._table))
+
+    def load(self) -> Iterator[Row]:
+        return super().load() if self._is_ours else iter(())
+
+    def load_limits(self) -> List[Limits]:
+        return super().load_limits() if self._is_ours else []
 
 
 def _identity(path: str) -> Tuple[int, int]:
@@ -204,8 +267,8 @@ _REFUSALS: Dict[str, str] = {
 }
 
 
-def _refusal(path: str, error: sqlite3.Error) -> str:
+def _refusal(option: str, path: str, error: sqlite3.Error) -> str:
     remedy: Optional[str] = next((text for word, text in _REFUSALS.items() if word in str(error)), None)
     if remedy is None and isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         remedy = _REFUSALS["malformed"]
-    return "--queue: cannot use %s: %s%s" % (path, error, "" if remedy is None else ": " + remedy)
+    return "%s: cannot use %s: %s%s" % (option, path, error, "" if remedy is None else ": " + remedy)

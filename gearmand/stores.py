@@ -12,7 +12,7 @@ from gearmand.config import Config
 from gearmand.errors import ConfigError
 from gearmand.jobs import Handles
 from gearmand.rows import Limits, Row, from_json, to_json
-from gearmand.sqlite_store import SqliteStore
+from gearmand.sqlite_store import SqliteSource, SqliteStore
 from gearmand.store import Store, Work
 
 _AT_ONCE = 10_000
@@ -40,7 +40,9 @@ _OPENERS: Dict[str, Callable[[Config], Optional[Store]]] = {
 def export_to(store: Store, name: str) -> int:
     """Write every row to a file, `-`: to stdout; one JSON object a line. Returns how many. ConfigError, StoreError."""
     count = 0
-    with _opened(name, "w", sys.stdout) as file:
+    if name != "-" and os.path.exists(name) and os.path.exists(store.where) and os.path.samefile(name, store.where):
+        raise ConfigError("--export: %s is the queue itself: name another file" % name)
+    with _opened("--export", name, "w", sys.stdout) as file:
         for limits in store.load_limits():
             file.write(_limits_line(limits))
         for count, row in enumerate(store.load(), 1):
@@ -51,18 +53,27 @@ def export_to(store: Store, name: str) -> int:
 def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
     """Add to a store what `export_to` has written, or the rows of a C server's SQLite file. Returns how many.
 
-    Numbers that the store has already are given anew, so nothing is overwritten. ConfigError, StoreError.
+    Numbers and handles that the store has already are given anew, so nothing is overwritten. ConfigError, StoreError.
     """
-    taken = {row.number for row in store.load()}
+    taken, known = set(), set()
+    for row in store.load():
+        taken.add(row.number)
+        known.add(row.handle)
+    # Several rows of one job have one handle, and keep having one.
+    renamed: Dict[bytes, bytes] = {}
     first = max([time.time_ns() // 1000, *taken]) + 1
     handles = Handles(prefix, first)
     count = 0
     for rows, limits in _pieces(name, table, handles):
         free = []
         for row in rows:
-            if row.number in taken:
-                row = row._replace(number=handles.reserve(1)[0][0])
-            taken.add(row.number)
+            number, handle = row.number, row.handle
+            if number in taken or handle in known:
+                new = handles.reserve(1)[0]
+                number = new[0] if number in taken else number
+                handle = renamed.setdefault(handle, new[1]) if handle in known else handle
+                row = row._replace(number=number, handle=handle)
+            taken.add(number)
             free.append(row)
         store.commit(Work(free, (), (), limits))
         count += len(free)
@@ -71,7 +82,7 @@ def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
 
 def _pieces(name: str, table: str, handles: Handles) -> Iterator[Tuple[List[Row], List[Limits]]]:
     if name != "-" and _is_sqlite(name):
-        source = SqliteStore(os.path.abspath(name), table)
+        source = SqliteSource(os.path.abspath(name), table)
         try:
             yield list(source.rows_of_c(lambda: handles.reserve(1)[0])), []
             yield list(source.load()), source.load_limits()
@@ -80,7 +91,7 @@ def _pieces(name: str, table: str, handles: Handles) -> Iterator[Tuple[List[Row]
         return
     rows: List[Row] = []
     limits: List[Limits] = []
-    with _opened(name, "r", sys.stdin) as file:
+    with _opened("--import", name, "r", sys.stdin) as file:
         for line in file:
             if line.startswith('{"maxqueue"'):
                 limits.append(_limits_of(line))
@@ -115,20 +126,28 @@ def _is_sqlite(name: str) -> bool:
 
 
 class _opened:
-    """A file, or a standard one that stays open. ConfigError: it cannot be opened."""
+    """A file, or a standard one that stays open; UTF-8, whatever the locale. ConfigError: it cannot be opened, read or written."""
 
-    def __init__(self, name: str, mode: str, standard: TextIO) -> None:
+    def __init__(self, option: str, name: str, mode: str, standard: TextIO) -> None:
+        self._option = option
+        self._name = name
         try:
-            self._file: Any = standard if name == "-" else open(name, mode, encoding="utf-8", errors="surrogateescape")
+            which: Any = standard.fileno() if name == "-" else name
+            self._file = open(which, mode, encoding="utf-8", errors="surrogateescape", closefd=name != "-")
         except OSError as error:
-            raise ConfigError("cannot open %s: %s" % (name, error.strerror)) from None
-        self._standard = standard
+            raise self._cannot("open", error) from None
+        self._doing = "read" if mode == "r" else "write"
 
     def __enter__(self) -> Any:
         return self._file
 
-    def __exit__(self, *_: Any) -> None:
-        if self._file is self._standard:
-            self._file.flush()
-        else:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
             self._file.close()
+        except OSError as failed:
+            raise self._cannot(self._doing, failed) from None
+        if isinstance(error, OSError):
+            raise self._cannot(self._doing, error) from None
+
+    def _cannot(self, do: str, error: OSError) -> ConfigError:
+        return ConfigError("%s: cannot %s %s: %s" % (self._option, do, self._name, error.strerror))
