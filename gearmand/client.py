@@ -7,8 +7,8 @@
 
 A job with a unique goes to the server that its unique belongs to, as long as
 that one is there, so that jobs coalesce however many clients there are; the
-others go to the servers in turn. A server that cannot be reached rests, from
-half a second up to a minute, while there is another.
+others go to the servers in turn. Where there are several, one that cannot be
+reached comes last for a while, from half a second up to a minute.
 
 Threads: any number may share a client; each server has one connection, with
 any number of jobs on it. A process that forks may use its client on both
@@ -92,8 +92,8 @@ class Client:
         if client_id is not None:
             greeting += pack(PacketType.SET_CLIENT_ID, _argument("client_id", client_id))
 
-        def connect(address: Any) -> Connection:
-            return Connection(address, connect_timeout_s, io_timeout_s)
+        def connect(address: Any, longest_s: Optional[float]) -> Connection:
+            return Connection(address, connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s), io_timeout_s)
 
         self._links = [Link(address, connect, greeting, 1) for address in parse_all(servers)]
         self._later = Later(self._resubmit)
@@ -128,17 +128,23 @@ class Client:
 
         Raises JobFailed, JobException, JobRefused, JobLost (the connection
         ended, or no server could be reached); JobTimeout after `timeout_s`
-        (the server goes on with the job). Options: those of `submit`.
+        (the server goes on with the job; only the sending of a workload that
+        the server does not take may last longer). Options: those of `submit`.
         """
         deadline = deadline_of(timeout_s)
         job = self._new_job(function, workload, options)
-        link = self._send(job)
-        if link is not None:
+        link = self._send(job, deadline)
+        if link is not None and job.retries_left:
+            link.attend()  # It may move to another server.
+        elif link is not None:
             link.wait(job, deadline)
         try:
             return job.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
         except JobTimeout as late:
-            raise job.too_late(timeout_s) if not job.done() else late from None
+            if not job.done():
+                late = job.too_late(timeout_s)
+                job.cancel()
+            raise late from None
 
     def submit(self, function: Union[str, bytes], workload: Any = b"", **options: Any) -> SubmittedJob:
         """Submit a job and return at once; what is returned is a Future of its result.
@@ -152,8 +158,8 @@ class Client:
         submitted again when it fails or its server is lost. `encoder`: for
         this job. `on_created(job)`, `on_data(data)`, `on_warning(data)`,
         `on_status(numerator, denominator)`, `on_complete(result)`, `on_fail()`,
-        `on_exception(bytes)`, `on_retry(count)`: called by the thread that
-        reads the connection; without `on_exception` an exception is a fail.
+        `on_exception(bytes)`, `on_retry(count)`: called by whichever thread
+        finds out, mostly the one that reads the connection; without `on_exception` an exception is a fail.
 
         It raises nothing that has to do with a server: the future does.
         ConfigError, TypeError: an option or the workload cannot be used.
@@ -217,22 +223,22 @@ class Client:
         if link is not None:
             link.attend()
 
-    def _send(self, job: SubmittedJob) -> Optional[Link]:
+    def _send(self, job: SubmittedJob, deadline: Optional[float] = None) -> Optional[Link]:
         """Give the job to a server; where there is none, see to it later, or tell it that it is lost."""
         packet = job.take_packet()
         links = self._links if len(self._links) == 1 else self._in_order(job.unique)
         failures = []
         for link in links:
-            if job.retries_left and link.rests_until > time.monotonic():
+            if len(links) > 1 and job.retries_left and link.rests_until > time.monotonic():
                 continue
             try:
-                link.ask([job], packet)
+                link.ask([job], packet, deadline)
                 return link
             except ServerLost as error:
                 failures.append(str(error))
         text = "; ".join(failures or ["those that there are could not be reached a moment ago"])
         if job.tries_again(JobLost("function %s: no server took the job: %s" % (job.function, text), job.function, None)):
-            self._later.add(job, max(_pause_s(job.retries_done), self._shortest_rest_s()))
+            self._later.add(job, _pause_s(job.retries_done))
         return None
 
     def _resubmit(self, job: SubmittedJob) -> None:
@@ -240,9 +246,6 @@ class Client:
             job.end(JobLost("function %s: the client is closed" % job.function, job.function, None))
         else:
             self._send_and_attend(job)
-
-    def _shortest_rest_s(self) -> float:
-        return min(link.rests_until for link in self._links) - time.monotonic()
 
     def _in_order(self, unique: str) -> List[Link]:
         """The servers, the one to try first first; those that rest come last."""
@@ -295,7 +298,13 @@ class Client:
         deadline = deadline_of(timeout_s)
         seen: Tuple[int, int] = (0, 0)
         while True:
-            status = self.status(job)
+            left_s = float("inf") if deadline is None else deadline - time.monotonic()
+            try:
+                status = self.status(job, min(10.0, max(0.05, left_s)))
+            except ServerLost:
+                if left_s <= 0:
+                    return False
+                raise
             if not status.known:
                 return True
             if progress is not None and (status.numerator, status.denominator) != seen:
@@ -321,8 +330,8 @@ class Client:
 
     def _ask(self, link: Link, kind: int, answer: int, argument: bytes, timeout_s: Optional[float]) -> bytes:
         question = Question(answer)
-        link.ask([question], pack(kind, argument))
         deadline = deadline_of(timeout_s)
+        link.ask([question], pack(kind, argument), deadline)
         link.wait(question, deadline)
         try:
             body: bytes = question.result(None if deadline is None else max(0.0, deadline - time.monotonic()))

@@ -30,7 +30,6 @@ LOG = logging.getLogger("gearmand.worker")
 
 GRAB = pack(PacketType.GRAB_JOB_UNIQ)
 PRE_SLEEP = pack(PacketType.PRE_SLEEP)
-RESET_ABILITIES = pack(PacketType.RESET_ABILITIES)
 
 # How long a worker that stops waits for the answer to its last grab: it may be a job.
 _LEAVE_S = 1.0
@@ -128,7 +127,7 @@ class Lane:
         """See to every station that is due, and tell all of them what the worker can do now."""
         self._abilities = self._shift.abilities
         for station in list(self._stations):
-            if station.connection is not None:
+            if station.connection is not None and not station.owes:
                 self._announce(station)
             if station.state == CONNECTING:
                 self._see_attempt(station)
@@ -160,6 +159,7 @@ class Lane:
 
     def _announce(self, station: Station) -> None:
         """Tell the server what has changed in what the worker can do."""
+        station.told = self._abilities
         told = station.announced
         wanted = {function: ability.announcement for function, ability in self._abilities.items()}
         if told == wanted:
@@ -246,7 +246,7 @@ class Lane:
 
     def _same_again(self, station: Station) -> bool:
         """Whether the next grab goes to the same server."""
-        if self._tells or self._grabbing is not None or self._shift.over():
+        if self._tells or self._grabbing is not None or self._shift.over() or station.told is not self._shift.abilities:
             return False
         if len(self._connected) == 1:
             return True
@@ -261,6 +261,8 @@ class Lane:
             self._grabbing = None
         station.unconfirmed = None
         station.wakes()
+        if station.told is not self._abilities:
+            self._look_at = 0.0
         if not station.answered:
             station.has_answered()
             if station.server in self._shift.down:
@@ -365,12 +367,12 @@ class Lane:
     # -- the end ------------------------------------------------------------------
 
     def _take_leave(self) -> None:
-        """Do the job that may be on its way already; the server would take its loss for a failed attempt."""
+        """Do the job that may be on its way already; the server would take its loss for a failed attempt.
+
+        Does not work: RESET_ABILITIES, to be told at once that there is none.
+        The C server takes every job away from a worker that says so.
+        """
         ends_at = time.monotonic() + _LEAVE_S
-        for station in list(self._stations):
-            if station.owes and station.answered:
-                # Whoever can do nothing is told at once that there is no job.
-                self._send(station, RESET_ABILITIES)
         while any(station.owes and station.answered for station in self._stations):
             left_s = ends_at - time.monotonic()
             self._hear(max(0.0, left_s) * 1000)
@@ -385,7 +387,6 @@ class Lane:
                 self._disconnect(station.connection)
                 self._call(self._hooks.on_disconnect, station.server, None)
         self.idle = True
-        self.waker.close()
 
 
 def _arguments(station: Station, body: bytes, count: int) -> List[bytes]:

@@ -5,6 +5,7 @@ Threads: any. The Condition is notified whenever something is added or is to be 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any, Callable, Optional
@@ -27,8 +28,9 @@ class Later:
             self._deadlines.add(time.monotonic() + max(0.0, delay_s), thing)
             self._changed.notify()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="gearmand-client-later", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="gearmand-client-later", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def hurry(self) -> None:
         """Do it all now, and whatever is added from now on without delay."""
@@ -46,7 +48,11 @@ class Later:
                 self._changed.wait_for(self._is_due, max(0.0, due - time.monotonic()))
                 things = list(self._deadlines.pop_due(float("inf") if self._hurried else time.monotonic()))
             for thing in things:
-                self._act(thing)
+                try:
+                    self._act(thing)
+                except BaseException:
+                    # A callback's, whose to end this thread is not.
+                    logging.getLogger("gearmand.client").exception("a callback raised an exception")
 
     def _is_due(self) -> bool:
         due = self._deadlines.next_due()

@@ -38,10 +38,13 @@ _ENDS = frozenset(map(int, (PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, Pack
 _REPORTS = _ENDS | frozenset(map(int, (PacketType.WORK_DATA, PacketType.WORK_WARNING, PacketType.WORK_STATUS)))
 
 
-class Link:
-    """`connect`: makes the connection, or raises ServerLost. `greeting`: what is sent first; `ignored`: how many answers that gets."""
+Connect = Callable[[Address, Optional[float]], Connection]
 
-    def __init__(self, address: Address, connect: Callable[[Address], Connection], greeting: bytes, ignored: int) -> None:
+
+class Link:
+    """`connect`: makes the connection within so many seconds, or raises ServerLost. `greeting`: what is sent first; `ignored`: how many answers that gets."""
+
+    def __init__(self, address: Address, connect: Connect, greeting: bytes, ignored: int) -> None:
         self.address = address
         self._connect = connect
         self._greeting = greeting
@@ -49,6 +52,9 @@ class Link:
         # No attempt to connect before this time, where there is another server.
         self.rests_until = 0.0
         self._rest_s = 0.0
+        # The last attempt that failed, and how many have.
+        self._failure: Optional[ServerLost] = None
+        self._failures = 0
         self._closed = False
         self.forget()
 
@@ -59,6 +65,9 @@ class Link:
             connection.close()
         self._connection: Optional[Connection] = None
         self._questions: Deque[Any] = deque()
+        # What has been received and not been told yet: a callback may be
+        # interrupted by an exception.
+        self._events: Deque[Event] = deque()
         # Several submissions may have been given one handle; each is told of everything.
         self._jobs: Dict[bytes, Deque[SubmittedJob]] = {}
         self._sending = threading.Lock()
@@ -70,27 +79,36 @@ class Link:
 
     # -- asking ----------------------------------------------------------------
 
-    def ask(self, questions: List[Any], packets: bytes) -> None:
+    def ask(self, questions: List[Any], packets: bytes, deadline: Optional[float] = None) -> None:
         """Send packets, and have each question answered in turn, or told that it is lost.
 
-        ServerLost: there is no connection and none can be made; the questions are the caller's again.
+        ServerLost: there is no connection and none can be made, or not before
+        the deadline (monotonic); the questions are the caller's again.
         """
-        with self._sending:
-            connection = self._connected()
+        failures = self._failures
+        if not self._sending.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise ServerLost("%s: others have been waiting for it, too, for too long" % (self.address,), str(self.address))
+        try:
+            if self._failure is not None and self._failures != failures and self._connection is None:
+                raise self._failure  # Somebody else has just tried to connect.
+            connection = self._connected(deadline)
             self._questions.extend(questions)
             try:
                 connection.send(packets)
             except ServerLost:
                 # Whoever reads finds out and tells all who wait.
                 connection.shut_down()
+        finally:
+            self._sending.release()
 
     def attend(self) -> None:
         """See to it that what comes is read."""
         with self._attending:
             self._wanted = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._attend, name="gearmand-client %s" % (self.address,), daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._attend, name="gearmand-client %s" % (self.address,), daemon=True)
+                thread.start()
+                self._thread = thread
             else:
                 self._attending.notify()
 
@@ -126,7 +144,7 @@ class Link:
         if connection is not None or self._thread is not None:
             self.attend()
 
-    def _connected(self) -> Connection:
+    def _connected(self, deadline: Optional[float]) -> Connection:
         connection = self._connection
         if self._closed:
             raise ServerLost("%s: the client is closed" % (self.address,), str(self.address))
@@ -137,9 +155,11 @@ class Link:
             connection.close()
             self._connection = None
         try:
-            connection = self._connect(self.address)
+            connection = self._connect(self.address, None if deadline is None else max(0.01, deadline - time.monotonic()))
             connection.send(self._greeting)
-        except ServerLost:
+        except ServerLost as error:
+            self._failure = error
+            self._failures += 1
             self._rest_s = min(max(2 * self._rest_s, _FIRST_REST_S), _LONGEST_REST_S)
             self.rests_until = time.monotonic() + self._rest_s
             raise
@@ -170,6 +190,10 @@ class Link:
                     self._end_if_over()
                 finally:
                     self._reader = None
+            # Whoever asked while this thread held `_reading` has relied on it.
+            if self._awaits_something:
+                with self._attending:
+                    self._wanted = True
             if self._closed:
                 with self._attending:
                     if not self._wanted:
@@ -181,8 +205,10 @@ class Link:
         if connection is None:
             return
         try:
-            for event in connection.receive(timeout_s):
-                self._take(event)
+            if not self._events:
+                self._events.extend(connection.receive(timeout_s))
+            while self._events:
+                self._take(self._events.popleft())
         except ServerLost as error:
             self._lose(connection, error)
 
@@ -202,10 +228,12 @@ class Link:
                     del self._jobs[handle]
             self._tell(job, job.reported, kind, data)
         elif self._questions:
-            question = self._questions.popleft()
-            # Known by its handle before anybody is told of it.
+            # It is among the jobs before it leaves the questions: a connection
+            # on which nothing is awaited is taken for an idle one.
+            question = self._questions[0]
             if kind == PacketType.JOB_CREATED and not getattr(question, "background", True):
                 self._jobs.setdefault(body, deque()).append(question)  # type: ignore[arg-type]
+            self._questions.popleft()
             self._tell(question, question.answered, str(self.address), kind, body)
         else:
             LOG.warning("%s: a packet of type %d that nobody asked for", self.address, kind)
@@ -215,17 +243,25 @@ class Link:
             tell(*arguments)
         except Exception as error:  # Its encoder's: it could not decode what came.
             question.end(error)
+        except BaseException:
+            if threading.current_thread() is not self._thread:
+                raise
+            # This thread is not the callback's to end.
+            LOG.exception("%s: a callback raised an exception", self.address)
 
     def _lose(self, connection: Connection, error: ServerLost) -> None:
         with self._sending:
+            if self._connection is not connection:
+                return
             self._connection = None
             questions = list(self._questions)
             questions += [job for waiting in self._jobs.values() for job in waiting]
             self._questions.clear()
             self._jobs.clear()
+            self._events.clear()
         connection.close()
         for question in questions:
-            question.lost(error)
+            self._tell(question, question.lost, error)
 
     def _end_if_over(self) -> None:
         """Close a connection that was shut down with nothing to wait for."""

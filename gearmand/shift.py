@@ -105,6 +105,6 @@ def called(hook: Callable[..., Any], *arguments: Any) -> Any:
     """What the hook returns; `None` where it raises an exception, which is logged."""
     try:
         return hook(*arguments)
-    except Exception:
+    except (Exception, SystemExit):
         LOG.exception("%r raised an exception", hook)
         return None

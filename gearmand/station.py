@@ -33,7 +33,7 @@ ASK_AGAIN_S = 60.0
 class Station:
     __slots__ = (
         "address", "server", "connection", "attempt", "state", "due_at", "answer_due_at", "pause_s",
-        "answered", "announced", "complaints", "unconfirmed", "_answer_timeout_s",
+        "answered", "announced", "told", "complaints", "unconfirmed", "_answer_timeout_s",
     )  # fmt: skip
 
     def __init__(self, address: Address, answer_timeout_s: Optional[float]) -> None:
@@ -55,6 +55,7 @@ class Station:
         """Whether the server has answered on this connection."""
         self.announced: Dict[bytes, bytes] = {}
         """What it was told that the worker can do: by function the packet that said so."""
+        self.told: object = None
         self.complaints: Set[bytes] = set()
         self.unconfirmed: Optional[bytes] = None
         """The handle of a job whose end was sent, as long as nothing has come since."""

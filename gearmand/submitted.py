@@ -33,7 +33,8 @@ else:
     _Timeout = type("JobTimeout", (JobTimeout, concurrent.futures.TimeoutError), {})
 
 _LONGEST_S = threading.TIMEOUT_MAX / 2
-_making_conditions = threading.Lock()
+# For what happens to few jobs.
+_rare = threading.Lock()
 
 TIMEOUTS = (TimeoutError, concurrent.futures.TimeoutError)
 
@@ -145,6 +146,17 @@ class SubmittedJob(concurrent.futures.Future):
     def _own_or_late(self, error: BaseException, timeout: Optional[float]) -> BaseException:
         return error if isinstance(error, JobTimeout) else self.too_late(timeout)
 
+    def cancel(self) -> bool:
+        """Give up waiting for it: no callback is called any more. False: it has ended."""
+        with _rare:
+            if self.cancelled():
+                return True
+            if not super().cancel():
+                return False
+            # Without this, `wait` and `as_completed` would not hear of it.
+            self.set_running_or_notify_cancel()
+            return True
+
     def too_late(self, timeout_s: Optional[float]) -> JobTimeout:
         text = "%s did not end within %g s" % (self._name(), timeout_s or 0)
         late: JobTimeout = _Timeout(text, self.function, self.handle, self.server)
@@ -163,7 +175,7 @@ class SubmittedJob(concurrent.futures.Future):
         JobTimeout: nothing was reported for `timeout_s`.
         """
         self._check_process()
-        with _making_conditions:
+        with _rare:
             if self._changed is None:
                 self._changed = threading.Condition(threading.Lock())
                 self.add_done_callback(SubmittedJob._notify)
@@ -213,6 +225,8 @@ class SubmittedJob(concurrent.futures.Future):
         return not self.background
 
     def reported(self, kind: int, data: bytes) -> None:
+        if self.cancelled():
+            return
         _REPORTS[kind](self, data)
 
     def lost(self, error: Exception) -> None:

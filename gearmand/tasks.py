@@ -20,6 +20,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from gearmand.client import Client
+from gearmand.deadlines import Deadlines
 from gearmand.errors import ConfigError
 from gearmand.submitted import CALLBACKS, SubmittedJob, deadline_of
 
@@ -59,6 +60,7 @@ class Task:
                 self._on(kind, callback)
         self.options = options
         self.retries_done = 0
+        self.tries = 0
         self.job: Optional[SubmittedJob] = None
         self.result: Any = None
         self.error: Optional[BaseException] = None
@@ -127,9 +129,9 @@ class TaskSet:
         self.tasks: List[Task] = []
         # What has happened: a function to call in the thread that waits.
         self._news: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
-        # When a task's try is over, and when it is over for good.
-        self._tries: Dict[Task, float] = {}
-        self._deadlines: Dict[Task, float] = {}
+        # When a task is over for good, or its try: the task, and the number of
+        # the try or `None`.
+        self._deadlines = Deadlines()
         self._open = 0
 
     def __len__(self) -> int:
@@ -141,7 +143,7 @@ class TaskSet:
         self.tasks.append(task)
         self._open += 1
         if task.timeout_s is not None:
-            self._deadlines[task] = time.monotonic() + task.timeout_s
+            self._deadlines.add(time.monotonic() + task.timeout_s, (task, None))
         return task
 
     add_task = add
@@ -159,7 +161,7 @@ class TaskSet:
         while self._open:
             now = time.monotonic()
             self._give_up(now)
-            dues = [due for due in (deadline, self._next_due()) if due is not None]
+            dues = [due for due in (deadline, self._deadlines.next_due()) if due is not None]
             if deadline is not None and now >= deadline:
                 return False
             if not self._open:
@@ -179,30 +181,40 @@ class TaskSet:
                 if task.job is not None:
                     task.job.cancel()
         self._open = 0
-        self._tries.clear()
-        self._deadlines.clear()
+        self._deadlines = Deadlines()
         self._news = queue.SimpleQueue()
 
     # -- one task's way ----------------------------------------------------------
 
     def _submit(self, task: Task) -> None:
-        kinds = ("created", "warning", "status", *(["data"] if "data" in task.callbacks else []))
+        kinds = ("created", "warning", "status", "retry", *(["data"] if "data" in task.callbacks else []))
         relays = {"on_" + kind: self._relay(task, kind) for kind in kinds}
-        job = self._client.submit(task.function, task.workload, **relays, **task.options)
+        retries = task.retry_count - task.retries_done
+        job = self._client.submit(task.function, task.workload, retries=retries, **relays, **task.options)
         task.job = job
-        if task.try_timeout_s is not None:
-            self._tries[task] = time.monotonic() + task.try_timeout_s
+        self._begin_try(task)
         news = self._news
         job.add_done_callback(lambda job: news.put(lambda: self._ended(task, job)))
 
+    def _begin_try(self, task: Task) -> None:
+        if task.try_timeout_s is not None:
+            self._deadlines.add(time.monotonic() + task.try_timeout_s, (task, task.tries))
+            task.tries += 1
+
     def _relay(self, task: Task, kind: str) -> Callback:
         news = self._news
+        act = self._retried if kind == "retry" else self._call
 
         def relay(*arguments: Any) -> None:
-            if kind in task.callbacks:
-                news.put(lambda: None if task.done else task.callbacks[kind](*arguments))
+            if kind in task.callbacks or kind == "retry":
+                news.put(lambda: None if task.done else act(task, kind, *arguments))
 
         return relay
+
+    def _retried(self, task: Task, kind: str, count: int) -> None:
+        task.retries_done += 1
+        self._begin_try(task)
+        self._call(task, kind, task.retries_done)
 
     def _ended(self, task: Task, job: SubmittedJob) -> None:
         if task.done or job is not task.job or job.cancelled():
@@ -215,11 +227,6 @@ class TaskSet:
             self._fail(task, error)
 
     def _fail(self, task: Task, error: BaseException) -> None:
-        if task.retries_done < task.retry_count:
-            task.retries_done += 1
-            self._call(task, "retry", task.retries_done)
-            self._submit(task)
-            return
         task.error = error
         data = getattr(error, "data", None)
         if data is not None and "exception" in task.callbacks:
@@ -230,8 +237,6 @@ class TaskSet:
     def _end(self, task: Task, kind: str, *arguments: Any) -> None:
         task.done = True
         self._open -= 1
-        self._tries.pop(task, None)
-        self._deadlines.pop(task, None)
         self._call(task, kind, *arguments)
 
     def _call(self, task: Task, kind: str, *arguments: Any) -> None:
@@ -241,19 +246,18 @@ class TaskSet:
 
     # -- timeouts ------------------------------------------------------------------
 
-    def _next_due(self) -> Optional[float]:
-        return min((*self._tries.values(), *self._deadlines.values()), default=None)
-
     def _give_up(self, now: float) -> None:
-        for task in [task for task, due in self._deadlines.items() if due <= now]:
-            task.error = self._give_up_job(task, task.timeout_s)
-            self._end(task, "fail")
-        for task in [task for task, due in self._tries.items() if due <= now]:
-            del self._tries[task]
-            self._fail(task, self._give_up_job(task, task.try_timeout_s))
-
-    def _give_up_job(self, task: Task, timeout_s: Optional[float]) -> BaseException:
-        job = task.job
-        assert job is not None
-        job.cancel()
-        return job.too_late(timeout_s)
+        for task, number in self._deadlines.pop_due(now):
+            if task.done or (number is not None and number != task.tries - 1):
+                continue  # It has ended, or is at a later try.
+            job = task.job
+            job.cancel()
+            if number is None:
+                self._fail(task, job.too_late(task.timeout_s))
+            elif task.retries_done < task.retry_count:
+                task.retries_done += 1
+                self._call(task, "retry", task.retries_done)
+                if not task.done:
+                    self._submit(task)
+            else:
+                self._fail(task, job.too_late(task.try_timeout_s))

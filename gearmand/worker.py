@@ -273,13 +273,17 @@ class Worker:
 
     def _work_in_threads(self, shift: Shift, signals: ContextManager[Any]) -> None:
         """The first lane in this thread, the others in threads of their own."""
-        with signals:
-            try:
-                self._start_threads(shift, shift.lanes[1:])
-                self._run(shift, shift.lanes[0])
-            finally:
-                shift.stop()
-                self.join()
+        try:
+            with signals:
+                try:
+                    self._start_threads(shift, shift.lanes[1:])
+                    self._run(shift, shift.lanes[0])
+                finally:
+                    shift.stop()
+                    self.join()
+        finally:
+            # Not before the signals have let go of it.
+            shift.lanes[0].waker.close()
         if self._bug is not None:
             raise self._bug
 
@@ -288,15 +292,21 @@ class Worker:
         try:
             for lane in lanes:
                 name = "gearmand-worker-%d" % (shift.lanes.index(lane) + 1)
-                thread = threading.Thread(target=self._run, args=(shift, lane), name=name, daemon=True)
+                thread = threading.Thread(target=self._run_in_thread, args=(shift, lane), name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
                 threadless.remove(lane)
         except RuntimeError:
             shift.stop()
             for lane in threadless:
-                self._run(shift, lane)  # Which ends at once.
+                self._run_in_thread(shift, lane)  # Which ends at once.
             raise
+
+    def _run_in_thread(self, shift: Shift, lane: Lane) -> None:
+        try:
+            self._run(shift, lane)
+        finally:
+            lane.waker.close()
 
     def _run(self, shift: Shift, lane: Lane) -> None:
         try:

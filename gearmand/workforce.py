@@ -229,7 +229,7 @@ class Workforce:
         _flush()
         alive, life = os.pipe()
         # A signal that comes before the child has its own handlers waits.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         try:
             pid = os.fork()
             if not pid:
@@ -240,7 +240,7 @@ class Workforce:
             raise
         finally:
             os.close(alive)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         process.pid, process.life, process.started_at = pid, life, time.monotonic()
         LOG.debug("worker process %d starts", pid)
 

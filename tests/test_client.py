@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 import os
+import sys
 import threading
 import time
 
@@ -788,3 +789,71 @@ def _is_lost(job):
     except JobLost as error:
         return "fork" in str(error)
     return False
+
+
+# -- what has gone wrong once -------------------------------------------------------------
+
+
+def test_cancelled_job_is_done_for_wait_and_as_completed(client):
+    jobs = [client.submit("nobody") for _ in range(2)]
+    assert jobs[0].cancel() and jobs[0].cancel()
+    threading.Timer(0.02, jobs[1].cancel).start()
+    assert concurrent.futures.wait(jobs, 20).not_done == set()
+    assert len(list(concurrent.futures.as_completed(jobs, 20))) == 2
+
+
+def test_callback_that_wants_to_end_the_thread_does_not(client, crew):
+    client.submit("reverse", on_complete=lambda result: sys.exit()).add_done_callback(lambda job: None)
+    assert client.submit("reverse", b"ab").result(20) == b"ba"
+    assert client.run("reverse", b"ab") == b"ba"
+
+
+def test_callback_that_is_interrupted_loses_no_other_answer(client, crew):
+    def interrupt(job):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.run("reverse", b"1", on_created=interrupt)
+    assert [client.run("reverse", b"%d" % number) for number in (12, 34, 56)] == [b"21", b"43", b"65"]
+
+
+def test_job_that_run_gave_up_calls_back_no_more(client):
+    called = []
+    with pytest.raises(JobTimeout):
+        client.run("nobody", timeout_s=0.05, on_fail=lambda: called.append(1), retries=5)
+    client.close()
+    assert called == []
+
+
+def test_run_and_submit_from_many_threads_with_rapid_switches(client, crew):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def each(number):
+            for at in range(150):
+                workload = b"%d-%d" % (number, at)
+                run = client.run("reverse", workload, timeout_s=20) if number % 2 else client.submit("reverse", workload).result(20)
+                assert run == workload[::-1]
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(each, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_status_of_a_server_that_connects_slowly_keeps_its_timeout():
+    # Nobody answers at this address (TEST-NET-1); where there is no route at all it fails at once.
+    with Client("192.0.2.1:4730") as client:
+        began_at = time.monotonic()
+        with pytest.raises(ServerLost):
+            client.status("H:x:1", timeout_s=0.2)
+        assert time.monotonic() - began_at < 3
+
+
+def test_wait_for_background_keeps_its_timeout_with_a_server_that_never_answers():
+    with ScriptedServer(lambda connection, number: connection.is_closed()) as server, Client(server.address) as client:
+        began_at = time.monotonic()
+        with pytest.raises(ServerLost):
+            client.wait_for_background("H:x:1", timeout_s=0.2)
+        assert time.monotonic() - began_at < 3

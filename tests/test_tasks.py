@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import peers
 import test_client
 from gearmand import Client, Server, Task, TaskSet
 from gearmand.errors import ConfigError, JobException, JobFailed, JobTimeout
@@ -206,3 +207,23 @@ def test_wrong_option_is_told_when_the_task_is_added(tasks):
     with pytest.raises(ConfigError, match="no option colour"):
         tasks.add(Task("f", colour=1))
     assert tasks.wait(0)
+
+
+def test_callback_may_cancel_the_set_while_tasks_are_given_up(tasks):
+    called = []
+    for _ in range(2):
+        tasks.add(Task("nobody", timeout_s=0.02, on_fail=lambda: (called.append(1), tasks.cancel())))
+        tasks.add(Task("nobody", try_timeout_s=0.02, retry_count=3, on_retry=lambda count: tasks.cancel()))
+    assert tasks.wait(20)
+    assert len(called) <= 1
+
+
+def test_retries_wait_for_a_server_that_is_not_there():
+    address = peers.free_address()
+    with Client(address) as client:
+        tasks = TaskSet(client)
+        task = tasks.add(Task("reverse", b"ab", retry_count=50))
+        assert not tasks.wait(0.1)
+        with Server(port=address[1]), Crew(address, FUNCTIONS):
+            assert tasks.wait(20)
+    assert task.result == b"ba" and 0 < task.retries_done < 10
