@@ -7,7 +7,9 @@ The rooms, in reading order. The job server:
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
     rows, rules, dormant        one stored job; the operator's choices; jobs that lie in the store alone
-    store, sqlite_store, stores, keeper    the contract, a store, which one, the committing thread
+    store, sqlite_store         the contract of a store; the one in a file
+    remote_store, postgres_store, mysql_store, redis_store    those in database servers
+    c_queue, stores, keeper     what a C server has left; which store; the committing thread
     wakeups                     who is awake for what
     registry                    all of them: decides
     revival                     stored rows become jobs again

@@ -144,6 +144,8 @@ class Client:
             if not job.done():
                 late = job.too_late(timeout_s)
                 job.cancel()
+                if job.handle is None and link is not None:
+                    link.rest()  # It has not even said that it has the job.
             raise late from None
 
     def submit(self, function: Union[str, bytes], workload: Any = b"", **options: Any) -> SubmittedJob:

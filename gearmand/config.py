@@ -90,10 +90,22 @@ OPTIONS: Tuple[Option, ...] = (
     Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-count", "", "number", 5, "N", "How many of them go unanswered before the peer is given up. -1: the system's value.", "Network", lowest=-1, highest=127),
     Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use; none leaves it to the system.", "Network"),
-    Option("queue", "", "text", None, "FILE", "File in which background jobs are kept, so that they survive the server; the short form of --queue-type=libsqlite3 --libsqlite3-db=FILE.", "Storage"),
-    Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory; libsqlite3: in a file.", "Storage"),
+    Option("queue", "", "text", None, "FILE|URL", "Where background jobs are kept, so that they survive the server: a file, or a database as postgresql://USER:PASSWORD@HOST:PORT/DB, mysql://USER:PASSWORD@HOST:PORT/DB or redis://:PASSWORD@HOST:PORT/DB. The short form of the options below.", "Storage"),
+    Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory; libsqlite3: in a file; Postgres, MySQL, redis: in a database server.", "Storage"),
     Option("libsqlite3-db", "", "text", None, "FILE", "The file. Jobs that a C server has left in it are taken over.", "Storage"),
     Option("libsqlite3-table", "", "text", "gearman_queue", "TABLE", "The table of the C server in that file; those of this server begin with its name.", "Storage"),
+    Option("libpq-conninfo", "", "text", None, "TEXT", "How to connect to PostgreSQL, as its library libpq has it: a string such as host=HOST dbname=DB user=USER, or a URL. Default: what its environment variables say.", "Storage"),
+    Option("libpq-table", "", "text", "queue", "TABLE", "The table of the C server in PostgreSQL; those of this server begin with its name.", "Storage"),
+    Option("mysql-host", "", "text", "localhost", "HOST", "The host of MySQL or MariaDB; localhost is its local socket, where there is one.", "Storage"),
+    Option("mysql-port", "", "number", 3306, "PORT", "The port of MySQL.", "Storage", lowest=1, highest=65535),
+    Option("mysql-user", "", "text", None, "USER", "The user in MySQL.", "Storage"),
+    Option("mysql-password", "", "text", None, "PASSWORD", "The password of the user in MySQL; every user of the machine may see command lines, so put it in a configuration file.", "Storage"),
+    Option("mysql-db", "", "text", None, "DB", "The database in MySQL.", "Storage"),
+    Option("mysql-table", "", "text", "gearman_queue", "TABLE", "The table of the C server in MySQL; those of this server begin with its name.", "Storage"),
+    Option("redis-server", "", "text", "127.0.0.1", "HOST", "The host of Redis.", "Storage"),
+    Option("redis-port", "", "number", 6379, "PORT", "The port of Redis.", "Storage", lowest=1, highest=65535),
+    Option("redis-password", "", "text", None, "PASSWORD", "The password of Redis; every user of the machine may see command lines, so put it in a configuration file.", "Storage"),
+    Option("redis-prefix", "", "text", "_gear_", "PREFIX", "What the keys of the C server begin with; those of this server have it in their names.", "Storage"),
     Option("queue-memory", "", "size", None, "BYTES", "How much the jobs of a stored queue may take in memory; those beyond wait in the store alone until it is nearly their turn. 0: any amount. Default: a quarter of the machine's memory.", "Storage", highest=2**62),
     Option("durability", "", "text", "full", "full|normal|off", "What an accepted background job survives. full: the end of the server and of the machine; normal: the end of the server; off: the same, but after the end of the machine the file may be damaged.", "Storage"),
     Option("export", "", "text", None, "FILE", "Write the jobs that are kept to a file (- is stdout), one JSON object a line, and leave. The server must not run.", "Storage"),
@@ -103,6 +115,9 @@ OPTIONS: Tuple[Option, ...] = (
     Option("threads", "t", "number", 4, "N", "Every connection has a thread of its own.", "Accepted for the C server's sake", effect=False),
     Option("hashtable-buckets", "", "number", 991, "N", "Tables grow by themselves.", "Accepted for the C server's sake", effect=False),
 )  # fmt: skip
+
+QUEUE_TYPES = ("builtin", "libsqlite3", "postgres", "mysql", "redis")
+"""In small letters; any will do."""
 
 BY_NAME: Dict[str, Option] = {option.name: option for option in OPTIONS}
 
@@ -122,6 +137,15 @@ def default_text(option: Option) -> str:
     return str(option.default)
 
 
+def shown(name: str, value: Any) -> Any:
+    """The value of an option as it may be shown: without passwords."""
+    if value is None or not isinstance(value, str):
+        return value
+    if name in ("mysql-password", "redis-password", "libpq-conninfo"):
+        return "***"
+    return re.sub(r"(?s)^([a-z]+://).*@", r"\1***@", value) if name == "queue" else value
+
+
 class Config:
     """A value for every option, by its name with underscores; ConfigError where one cannot be used.
 
@@ -139,7 +163,8 @@ class Config:
         self._check_together()
 
     def __repr__(self) -> str:
-        changed = ["%s=%r" % (o.attribute, getattr(self, o.attribute)) for o in OPTIONS if getattr(self, o.attribute) != o.default]
+        values = {option: getattr(self, option.attribute) for option in OPTIONS}
+        changed = ["%s=%r" % (o.attribute, shown(o.name, value)) for o, value in values.items() if value != o.default]
         return "Config(%s)" % ", ".join(changed)
 
     def __getattr__(self, name: str) -> Any:
@@ -148,13 +173,13 @@ class Config:
     def _check_together(self) -> None:
         if self.timeout_unit not in ("ms", "s"):
             raise _bad("timeout-unit", self.timeout_unit, "ms or s")
-        if self.queue_type not in ("builtin", "libsqlite3"):
-            raise _bad("queue-type", self.queue_type, "builtin or libsqlite3")
+        if self.queue_type.lower() not in QUEUE_TYPES:
+            raise _bad("queue-type", self.queue_type, "builtin, libsqlite3, Postgres, MySQL or redis")
         if self.durability not in ("full", "normal", "off"):
             raise _bad("durability", self.durability, "full, normal or off")
         if self.queue == "" or self.libsqlite3_db == "":
             raise ConfigError("--queue: the name of a file must follow")
-        if self.queue_type == "libsqlite3" and self.queue is None and self.libsqlite3_db is None:
+        if self.queue_type.lower() == "libsqlite3" and self.queue is None and self.libsqlite3_db is None:
             raise ConfigError("--queue-type=libsqlite3 needs --libsqlite3-db FILE")
         if not re.fullmatch(r"auto|none|[0-9]{1,5}", self.handler_cpu):
             raise _bad("handler-cpu", self.handler_cpu, "auto, none or the number of a processor")
@@ -164,7 +189,7 @@ class Config:
 
 
 def _bad(name: str, value: Any, expected: str) -> ConfigError:
-    return ConfigError("--%s: expected %s, got %r" % (name, expected, value))
+    return ConfigError("--%s: expected %s, got %r" % (name, expected, shown(name, value)))
 
 
 def value_of(option: Option, value: Any) -> Any:

@@ -412,3 +412,7 @@ def _functions(snapshot: Snapshot, width: int, height: int) -> List[str]:
         change = "" if rate is None else "%+.1f" % rate
         rows.append((row.function, str(row.queued), str(row.running), str(row.workers), change))
     return table(("FUNCTION", "QUEUED", "RUNNING", "WORKERS", "CHANGE/S"), rows, width, height)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -57,6 +57,8 @@ class Keeper:
         self._changed: Dict[int, Change] = {}
         self._limits: Dict[bytes, Limits] = {}
         self._wanted: List[Wanted] = []
+        # Those that could not be fetched; like ends, they wait a while after a failure.
+        self._postponed: List[Wanted] = []
         self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
@@ -112,12 +114,13 @@ class Keeper:
                     # Ends alone are in no hurry; nor are they after a failure.
                     self._work.wait_for(lambda: self._is_urgent, max(pause_s, _GATHER_S))
                 batch, work = self._take()
-                wanted, self._wanted = self._wanted, []
+                wanted, self._wanted = self._postponed + self._wanted, []
                 stopping = self._stopping
-            self._fetch(wanted)
+            self._postponed = self._fetch(wanted)
+            error = self._commit(work) if any(work) else None
+            failed = error is not None or self._postponed
+            pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
             if any(work):
-                error = self._commit(work)
-                pause_s = 0.0 if error is None else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 with self._work:
                     if error is not None:
                         self._put_back(work)
@@ -132,20 +135,16 @@ class Keeper:
             if stopping and (not any(work) or batch.error is not None):
                 return
 
-    def _fetch(self, wanted: Sequence[Wanted]) -> None:
+    def _fetch(self, wanted: List[Wanted]) -> List[Wanted]:
+        """Returns those that could not be fetched."""
         for at, each in enumerate(wanted):
             try:
                 rows = self._store.fetch(each.numbers)
-            except StoreError as error:
-                self._complain(error)
-                threading.Timer(_LONGEST_PAUSE_S, self._want_again, (wanted[at:],)).start()
-                return
+            except Exception as error:
+                self._complain(self._failure(error))
+                return wanted[at:]
             self._fetched(each, rows)
-
-    def _want_again(self, wanted: Sequence[Wanted]) -> None:
-        with self._work:
-            self._wanted += wanted
-            self._work.notify()
+        return []
 
     @property
     def _is_urgent(self) -> bool:
@@ -153,7 +152,7 @@ class Keeper:
 
     @property
     def _is_dirty(self) -> bool:
-        return bool(self._removed or self._changed or self._limits)
+        return bool(self._removed or self._changed or self._limits or self._postponed)
 
     def _take(self) -> "tuple[_Batch, Work]":
         batch, self._batch = self._batch, _Batch()
@@ -171,10 +170,11 @@ class Keeper:
         try:
             self._store.commit(work)
             return None
-        except StoreError as error:
-            failure = error
         except Exception as error:
-            # A mistake of ours. Without this thread everybody would wait for ever.
-            failure = StoreError("%s: %r" % (self._store.where, error))
-        self._complain(failure)
-        return failure
+            failure = self._failure(error)
+            self._complain(failure)
+            return failure
+
+    def _failure(self, error: Exception) -> StoreError:
+        # What is no StoreError is a mistake of ours. Without this thread everybody would wait for ever.
+        return error if isinstance(error, StoreError) else StoreError("%s: %r" % (self._store.where, error))

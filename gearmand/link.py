@@ -144,6 +144,11 @@ class Link:
         if connection is not None or self._thread is not None:
             self.attend()
 
+    def rest(self) -> None:
+        """It could not be reached, or has not answered: the others come first for a while, longer each time."""
+        self._rest_s = min(max(2 * self._rest_s, _FIRST_REST_S), _LONGEST_REST_S)
+        self.rests_until = time.monotonic() + self._rest_s
+
     def _connected(self, deadline: Optional[float]) -> Connection:
         connection = self._connection
         if self._closed:
@@ -160,8 +165,7 @@ class Link:
         except ServerLost as error:
             self._failure = error
             self._failures += 1
-            self._rest_s = min(max(2 * self._rest_s, _FIRST_REST_S), _LONGEST_REST_S)
-            self.rests_until = time.monotonic() + self._rest_s
+            self.rest()
             raise
         self._rest_s = self.rests_until = 0.0
         self._questions.extend([_Ignored()] * self._ignored)

@@ -289,7 +289,8 @@ def listen(owner: "Server") -> List[Listener]:
             skipped: List[OSError] = []
             for family, address in _resolve(name, port):
                 try:
-                    listeners.append(Listener(owner, family, address))
+                    # Where any port will do, the first one's is everybody's.
+                    listeners.append(Listener(owner, family, (address[0], port, *address[2:])))
                 except OSError as error:
                     # A name may stand for an address of a family that this
                     # machine does not have.

@@ -17,9 +17,9 @@ import contextlib
 import os
 import re
 import sqlite3
-import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gearmand.c_queue import row_of_c
 from gearmand.errors import ConfigError, StoreError
 from gearmand.rows import Limits, Row
 from gearmand.store import Numbers, Store, Work, ranges_of
@@ -75,7 +75,6 @@ class SqliteStore(Store):
                 raise ConfigError("--queue: cannot open %s: check its owner and mode" % path) from None
 
     def _open(self, path: str, synchronous: str) -> None:
-        self._identity = _identity(path)
         execute = self._connection.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -98,7 +97,10 @@ class SqliteStore(Store):
         # The whole file is looked at once, so that damage is found now and not in the middle of the night.
         found = execute("PRAGMA quick_check(1)").fetchone()[0]
         if found not in (b"ok", "ok"):
-            raise sqlite3.DatabaseError(found.decode("utf-8", "replace") if isinstance(found, bytes) else found)
+            text = found.decode("utf-8", "replace") if isinstance(found, bytes) else found
+            raise sqlite3.DatabaseError(text.splitlines()[-1])
+        self._files = (path, os.path.realpath(path) + "-wal")
+        self._identities = [_identity(name) for name in self._files]
 
     def _check_version(self, path: str) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -151,7 +153,7 @@ class SqliteStore(Store):
         except sqlite3.Error as error:
             what = (self._option, self._table, self.where, error)
             raise ConfigError("%s: table %s of %s is not a queue of the C server: %s" % what) from None
-        return [_row_of_c(*numbers(), *columns) for columns in found]
+        return [row_of_c(*numbers(), *columns) for columns in found]
 
     # -- ever after ----------------------------------------------------------------
 
@@ -186,9 +188,10 @@ class SqliteStore(Store):
         self._connection.executemany("INSERT OR REPLACE INTO %s_jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" % self._table, rows)
 
     def _check_identity(self) -> None:
-        """SQLite goes on writing to a file that has been removed or replaced: nothing of that would survive."""
-        if _identity(self.where) != self._identity:
-            raise OSError("the file has been removed or replaced: put it back, or restart the server")
+        """SQLite goes on writing to files that have been removed or replaced: nothing of that would survive."""
+        for name, identity in zip(self._files, self._identities):
+            if _identity(name) != identity:
+                raise OSError("%s has been removed or replaced: put it back, or restart the server" % name)
 
     def fetch(self, numbers: Sequence[int]) -> List[Row]:
         query = "SELECT %s FROM %s_jobs WHERE number BETWEEN ? AND ?" % (_COLUMNS, self._table)
@@ -242,20 +245,6 @@ def _identity(path: str) -> Tuple[int, int]:
     except FileNotFoundError:
         return (0, 0)
     return (found.st_dev, found.st_ino)
-
-
-def _row_of_c(number: int, handle: bytes, unique: Any, function: Any, priority: Any, data: Any, due: Any) -> Row:
-    """A row of the C server's table. It stores an empty workload as NULL, and no due time as 0."""
-    return Row(
-        number, handle, _blob(function), _blob(unique), _blob(data), priority if priority in (0, 1, 2) else 1,
-        int(due) if due else None, time.time(), 0, None,
-    )  # fmt: skip
-
-
-def _blob(value: Any) -> bytes:
-    if value is None:
-        return b""
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
 
 
 _REFUSALS: Dict[str, str] = {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
+import urllib.parse
 from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO, Tuple
 
+from gearmand import mysql_store, redis_store
 from gearmand.config import Config
 from gearmand.errors import ConfigError
 from gearmand.jobs import Handles
+from gearmand.postgres_store import PostgresStore
 from gearmand.rows import Limits, Row, from_json, to_json
 from gearmand.sqlite_store import SqliteSource, SqliteStore
 from gearmand.store import Store, Work
@@ -20,8 +24,14 @@ _AT_ONCE = 10_000
 
 def open_store(config: Config) -> Optional[Store]:
     """The store; `None`: jobs are in memory only. ConfigError: it cannot be used."""
-    kind = "libsqlite3" if config.queue is not None else config.queue_type
-    return _OPENERS[kind](config)
+    url = None if config.queue is None else re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", config.queue)
+    if url is not None:
+        opener = _OF_SCHEME.get(url.group(1).lower())
+        if opener is None:
+            raise ConfigError("--queue: expected a file, postgresql://, mysql:// or redis://, got %s" % url.group())
+        return opener(config, _Url(config.queue))
+    kind = "libsqlite3" if config.queue is not None else config.queue_type.lower()
+    return _OF_TYPE[kind](config)
 
 
 def _open_sqlite(config: Config) -> Store:
@@ -31,9 +41,74 @@ def _open_sqlite(config: Config) -> Store:
     return SqliteStore(os.path.abspath(path), config.libsqlite3_table, config.durability)
 
 
-_OPENERS: Dict[str, Callable[[Config], Optional[Store]]] = {
+class _Url:
+    """The parts of a database's address. ConfigError, which does not repeat it: there may be a password in it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            found = urllib.parse.urlsplit(text)
+        except ValueError:
+            raise ConfigError("--queue: the URL is not understood; an address of IPv6 stands in brackets") from None
+        if found.netloc.count("@") > 1 or "@" in found.path + found.query + found.fragment:
+            raise ConfigError("--queue: in a URL's user and password, write @ as %40, / as %2F, : as %3A, # as %23 and ? as %3F")
+        self.scheme = found.scheme
+        self.user, self.password = (urllib.parse.unquote(each or "") for each in (found.username, found.password))
+        self.database = urllib.parse.unquote(found.path[1:])
+        self.more = dict(urllib.parse.parse_qsl(found.query))
+        self._found = found
+
+    def place(self, host: str, port: int) -> Tuple[str, int]:
+        """Host and port, or those given."""
+        try:
+            return self._found.hostname or host, self._found.port or port
+        except ValueError:
+            raise ConfigError("--queue: after the host of a URL comes the port, a number up to 65535") from None
+
+
+def _open_postgres(config: Config, url: Optional[_Url] = None) -> Store:
+    conninfo = url.text if url is not None else config.libpq_conninfo or ""
+    return PostgresStore(conninfo, config.libpq_table)
+
+
+def _open_mysql(config: Config, url: Optional[_Url] = None) -> Store:
+    if url is not None:
+        ca_file = url.more.pop("ssl_ca", None)
+        if url.more:
+            raise ConfigError("--queue: of what may follow the ? in a URL of MySQL there is ssl_ca=FILE alone")
+        address = mysql_store.Address(*url.place("localhost", 3306), url.user, url.password, url.database, ca_file)
+    else:
+        address = mysql_store.Address(
+            config.mysql_host, config.mysql_port, config.mysql_user or "", config.mysql_password or "", config.mysql_db or ""
+        )
+    return mysql_store.MysqlStore(address, config.mysql_table)
+
+
+def _open_redis(config: Config, url: Optional[_Url] = None) -> Store:
+    address = redis_store.Address(config.redis_server, config.redis_port, "", config.redis_password or "")
+    if url is not None:
+        if not re.fullmatch(r"[0-9]{0,5}", url.database) or url.more:
+            raise ConfigError("--queue: a URL of Redis ends with the database's number, or after the port")
+        address = redis_store.Address(
+            *url.place("127.0.0.1", 6379), url.user, url.password, int(url.database or 0), url.scheme == "rediss"
+        )
+    return redis_store.RedisStore(address, config.redis_prefix)
+
+
+_OF_TYPE: Dict[str, Callable[[Config], Optional[Store]]] = {
     "builtin": lambda config: None,
     "libsqlite3": _open_sqlite,
+    "postgres": _open_postgres,
+    "mysql": _open_mysql,
+    "redis": _open_redis,
+}
+_OF_SCHEME: Dict[str, Callable[[Config, _Url], Store]] = {
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
+    "mysql": _open_mysql,
+    "mariadb": _open_mysql,
+    "redis": _open_redis,
+    "rediss": _open_redis,
 }
 
 

@@ -20,12 +20,12 @@ import pytest
 from gearmand import Server
 from gearmand.gearadmin import COMMANDS, OPTIONS, main
 from gearmand.screen import display_width, fitted, printable, table
-from peers import ScriptedServer, c_server, free_address
+from peers import ScriptedServer, c_server, foreign, free_address
 from wire import DEADLINE_S, ERROR, SET_CLIENT_ID, SUBMIT_JOB_BG, SUBMIT_JOB_HIGH_BG, WORK_FAIL, Wire, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = [sys.executable, os.path.join(ROOT, "scripts", "gearadmin")]
-C_TOOL = "/usr/bin/gearadmin"
+C_TOOL = foreign("/usr/bin/gearadmin")
 
 
 def environment(**more):

@@ -21,7 +21,7 @@ from gearmand import Server
 from gearmand.console import bar
 from gearmand.gearman import ROWS, help_text
 from gearmand.screen import display_width
-from peers import Crew, ScriptedServer, c_server, free_address
+from peers import Crew, ScriptedServer, c_server, foreign, free_address
 from wire import (
     DEADLINE_S, GRAB_JOB_ALL, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, WORK_COMPLETE, WORK_DATA, WORK_EXCEPTION, WORK_FAIL,
     WORK_STATUS, WORK_WARNING, Wire, status, wait_for_workers, wait_until,
@@ -29,7 +29,7 @@ from wire import (
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = [sys.executable, os.path.join(ROOT, "scripts", "gearman")]
-C_TOOL = ["/usr/bin/gearman"]
+C_TOOL = [foreign("/usr/bin/gearman")]
 
 
 def environment(**more):
@@ -990,9 +990,8 @@ def test_interrupt_of_a_terminal_does_not_reach_the_command(address, workers, tm
         wait_for_workers(address, "f")
         with Wire(address) as wire:
             handle = wire.submit(b"f")
-            wait_until(lambda: status(address)["f"][1], "the job runs")
-            os.killpg(worker.pid, signal.SIGINT)
-            with open(gate, "w") as go:
+            with open(gate, "w") as go:  # Which waits for the command to read.
+                os.killpg(worker.pid, signal.SIGINT)
                 go.write("on\n")
             assert wire.expect(WORK_COMPLETE) == [handle, b"done\n"]
         assert worker.wait(DEADLINE_S) == 0

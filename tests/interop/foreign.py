@@ -1,4 +1,4 @@
-"""Foreign clients and workers as processes, each behind the same small face."""
+"""Foreign clients and workers as processes, and our own, each behind the same small face."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import pytest
 from wire import DEADLINE_S, wait_for_workers
 
 PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+FOREIGN = ("c", "perl", "php", "gear", "gearman3")
+OURS = ("library", "command")
 
 
 def _succeeds(command):
@@ -67,12 +71,14 @@ def _script(kind, role):
         "php": ["php", "%s/php_%s.php"],
         "gear": [gear_python(), "%s/gear_%s.py"],
         "gearman3": [gearman3_python(), "%s/gearman3_%s.py"],
+        "library": [sys.executable, "%s/library_%s.py"],
     }[kind]
     return [command[0], command[1] % (PEERS, role)]
 
 
-_C_PRIORITY = {"high": ["-I"], "low": ["-L"], "normal": [], "background": ["-b"]}
-_C_WORKERS = {"upper": ["tr", "a-z", "A-Z"], "fail": ["false"], "wc": ["wc", "-l"]}
+_GEARMAN = {"c": ["gearman"], "command": [sys.executable, "-m", "gearmand.gearman"]}
+_PRIORITY = {"high": ["-I"], "low": ["-L"], "normal": [], "background": ["-b"]}
+_COMMANDS = {"upper": ["tr", "a-z", "A-Z"], "fail": ["false"], "wc": ["wc", "-l"]}
 
 
 class Processes:
@@ -84,18 +90,22 @@ class Processes:
         # The C tools complain by the megabyte once the server has gone.
         self._errors = open(os.path.join(directory, "stderr"), "w+")
         self._running = []
+        # Our own ones are found without being installed.
+        self._environment = {**os.environ, "PYTHONPATH": ROOT}
 
     def start(self, command):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors)
+        process = subprocess.Popen(
+            command, env=self._environment, stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors
+        )
         self._running.append(process)
         return process
 
     def worker(self, kind, *functions):
         """A worker of these functions, known to the server on return."""
         require(kind)
-        if kind == "c":
+        if kind in _GEARMAN:
             for function in functions:
-                self.start(["gearman", "-h", self.host, "-p", self.port, "-w", "-f", function, "--", *_C_WORKERS[function]])
+                self.start([*self._gearman(kind), "-w", "-f", function, "--", *_COMMANDS[function]])
         else:
             self.start(_script(kind, "worker") + [self.host, self.port])
         for function in functions:
@@ -104,22 +114,28 @@ class Processes:
     def client(self, kind, mode, function, workload):
         """What a client sees of one job: a list of (event, data)."""
         require(kind)
-        if kind == "c":
-            return self._c_client(mode, function, workload)
+        if kind in _GEARMAN:
+            return self._gearman_client(kind, mode, function, workload)
         done = self.run(_script(kind, "client") + [self.host, self.port, mode, function], workload)
         assert done.returncode == 0, (done, self.errors())
         events = [line.split(" ", 1) for line in done.stdout.decode().splitlines()]
         plain = ("STATUS", "CREATED", "KNOWN")
         return [(e[0], "" if len(e) < 2 else e[1] if e[0] in plain else bytes.fromhex(e[1])) for e in events]
 
-    def _c_client(self, mode, function, workload):
-        done = self.run(["gearman", "-h", self.host, "-p", self.port, "-f", function, *_C_PRIORITY[mode]], workload)
+    def _gearman(self, kind):
+        return [*_GEARMAN[kind], "-h", self.host, "-p", self.port]
+
+    def _gearman_client(self, kind, mode, function, workload):
+        """The C tool, or our command of the same name."""
+        done = self.run([*self._gearman(kind), "-f", function, *_PRIORITY[mode]], workload)
         if done.returncode:
             return [("FAIL", "")]
         return [] if mode == "background" else [("COMPLETE", done.stdout)]
 
     def run(self, command, workload=b""):
-        return subprocess.run(command, input=workload, stdout=subprocess.PIPE, stderr=self._errors, timeout=DEADLINE_S + 5)
+        return subprocess.run(
+            command, env=self._environment, input=workload, stdout=subprocess.PIPE, stderr=self._errors, timeout=DEADLINE_S + 5
+        )
 
     def errors(self):
         self._errors.flush()

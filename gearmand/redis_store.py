@@ -1,0 +1,232 @@
+"""The store in a Redis database, by way of redis-py.
+
+Keys named after the prefix of those that the C server uses, P:
+
+    gearmand:P:jobs      number ─▶ the row, as `rows.to_json` writes it
+    gearmand:P:changes   number ─▶ what has become different of it
+    gearmand:P:limits    function ─▶ what maxqueue has set
+    gearmand:P:owner     the server that has the queue
+    gearmand:P:lock      the same, for as long as that server is there
+    P-FUNCTION-UNIQUE    the C server's own: taken over at the start
+
+A transaction is one script: it does nothing where the lock or the queue is
+another's, else it prolongs the lock. What a commit survives is what the
+database's own `appendonly` and `appendfsync` make it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import json
+import re
+import time
+from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
+
+from gearmand.c_queue import row_of_c
+from gearmand.remote_store import CONNECTING_S, HUNG_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver
+from gearmand.rows import Limits, Row, from_json, to_json
+from gearmand.store import Numbers, Work
+
+EXPIRY_S = 10.0
+"""How long the lock outlives a server that has been killed."""
+
+_LOOK_S = 0.1
+
+_OWNED = """
+local holder, owner = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
+if owner and owner ~= ARGV[1] then return 'owner' end
+if holder and holder ~= ARGV[1] then return 'lock' end
+"""
+# ARGV: identity, expiry; how many arguments are rows, changes and limits;
+# numbers to remove; rows, changes, limits. KEYS: lock, owner, jobs, changes,
+# limits, what C has left.
+_COMMIT = (
+    _OWNED
+    + """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1])
+local at = 7
+local function each(key, command, step)
+  local last = at + tonumber(ARGV[key]) - 1
+  while at <= last do
+    local stop = math.min(at + step - 1, last)
+    command(unpack(ARGV, at, stop))
+    at = stop + 1
+  end
+end
+each(3, function(...) redis.call('HSET', KEYS[3], ...) end, 1000)
+each(4, function(number, change)
+  if redis.call('HEXISTS', KEYS[3], number) == 1 then redis.call('HSET', KEYS[4], number, change) end
+end, 2)
+each(5, function(...) redis.call('HSET', KEYS[5], ...) end, 1000)
+local changed = redis.call('EXISTS', KEYS[4]) == 1
+local removed = {}
+local function remove()
+  if #removed == 0 then return end
+  redis.call('HDEL', KEYS[3], unpack(removed))
+  if changed then redis.call('HDEL', KEYS[4], unpack(removed)) end
+  removed = {}
+end
+for number in string.gmatch(ARGV[6], '-?%d+') do
+  removed[#removed + 1] = number
+  if #removed == 1000 then remove() end
+end
+remove()
+for at = 6, #KEYS do redis.call('DEL', KEYS[at]) end
+return 'done'
+"""
+)
+_LET_GO = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+# A unique that libgearman has made up.
+_UUID = re.compile(rb"-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$")
+
+
+class Address(NamedTuple):
+    host: str = "127.0.0.1"
+    port: int = 6379
+    user: str = ""
+    password: str = ""
+    database: int = 0
+    tls: bool = False
+
+
+class RedisStore(RemoteStore):
+    """ConfigError: it cannot be used."""
+
+    def __init__(self, address: Address, prefix: str = "_gear_") -> None:
+        self._driver = driver("redis", "redis")
+        scheme = "rediss" if address.tls else "redis"
+        super().__init__("%s://%s:%d/%d" % (scheme, address.host, address.port, address.database), [address.password])
+        self._errors = (self._driver.RedisError, *NOT_STORABLE)
+        self._address = address
+        self._prefix = prefix.encode()
+        names = ("lock", "owner", "jobs", "changes", "limits")
+        self._keys = [b"gearmand:%s:%s" % (self._prefix, name.encode()) for name in names]
+        self._lock_key, self._owner_key, self._jobs, self._changes, self._limits = self._keys
+        self._listed: List[int] = []
+        self._open()
+
+    # -- the connection ------------------------------------------------------------------
+
+    def _connect(self, first: bool) -> None:
+        address = self._address
+        # Trying again is `RemoteStore`'s.
+        never = driver("redis.retry", "redis").Retry(driver("redis.backoff", "redis").NoBackoff(), 0)
+        self._connection = self._driver.Redis(
+            host=address.host, port=address.port, db=address.database, username=address.user or None,
+            password=address.password or None, ssl=address.tls, socket_connect_timeout=CONNECTING_S, socket_timeout=HUNG_S,
+            socket_keepalive=True, single_connection_client=True, retry=never,
+        )  # fmt: skip
+        self._script = self._connection.register_script(_COMMIT)
+        if first:
+            self._lock()
+            self._connection.set(self._owner_key, self.identity)
+        self._beat()
+
+    def _lock(self) -> None:
+        """Take the lock, when the server that has it is there no more: one that is prolongs it."""
+        expiry_ms = int(1000 * EXPIRY_S)
+        left_ms = expiry_ms
+        while not self._connection.set(self._lock_key, self.identity, nx=True, px=expiry_ms):
+            now_ms = self._connection.pttl(self._lock_key)
+            if now_ms == -1 or now_ms > left_ms:
+                raise Taken(TAKEN.replace("table", "prefix"))
+            left_ms = now_ms if now_ms >= 0 else left_ms
+            time.sleep(_LOOK_S)
+
+    def _disconnect(self) -> None:
+        with contextlib.suppress(*self._errors):
+            # Of no use where the connection is lost; else the next server need not wait.
+            if self._closing.is_set():
+                self._connection.eval(_LET_GO, 1, self._lock_key, self.identity)
+        self._connection.close()
+        self._connection.connection_pool.disconnect()
+
+    def _is_lost(self, error: Exception) -> bool:
+        # The latter: the database is the copy of another, and about to take its place.
+        return isinstance(error, (OSError, self._driver.ConnectionError, self._driver.TimeoutError, self._driver.ReadOnlyError))
+
+    def _beat(self) -> None:
+        self._transact(Work((), (), (), ()))
+
+    # -- transactions ----------------------------------------------------------------------
+
+    def _transact(self, work: Work, further_keys: Sequence[bytes] = ()) -> None:
+        rows = [part for row in work.added for part in (row.number, to_json(row))]
+        changes = [part for each in work.changed for part in (each.number, b"%d %s" % (each.retries, each.handle))]
+        limits = [part for each in work.limits for part in (each.function, json.dumps(each[1:]))]
+        arguments = [self.identity, int(1000 * EXPIRY_S), len(rows), len(changes), len(limits)]
+        removed = " ".join(map(str, work.removed))
+        found = self._script([*self._keys, *further_keys], [*arguments, removed, *rows, *changes, *limits])
+        if found != b"done":
+            raise Taken(OUSTED if found == b"owner" else TAKEN)
+
+    def _sizes_after(self, number: int) -> List[Tuple[int, int]]:
+        if number < 0 or not self._listed:
+            self._listed = sorted(map(int, self._connection.hkeys(self._jobs)))
+        at = bisect.bisect_right(self._listed, number)
+        numbers = self._listed[at : at + PORTION_ROWS]
+        if not numbers:
+            self._listed = []
+            return []
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for each in numbers:
+                pipeline.hstrlen(self._jobs, each)
+            return list(zip(numbers, pipeline.execute()))
+
+    def _read_rows(self, numbers: Sequence[int]) -> List[Row]:
+        with self._connection.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(self._jobs, numbers)
+            pipeline.hmget(self._changes, numbers)
+            found, changes = pipeline.execute()
+        rows = []
+        for text, change in zip(found, changes):
+            if text is not None:
+                row = from_json(text.decode("utf-8"))
+                if change is not None:
+                    retries, handle = change.split(b" ", 1)
+                    row = row._replace(retries=int(retries), handle=handle)
+                rows.append(row)
+        return rows
+
+    def _read_limits(self) -> List[Limits]:
+        return [Limits(function, *json.loads(values)) for function, values in self._connection.hgetall(self._limits).items()]
+
+    def _take_over(self, numbers: Numbers) -> List[Row]:
+        pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", self._prefix) + b"-*"
+        keys = sorted(set(self._connection.scan_iter(match=pattern, count=1000)))
+        rows = []
+        taken = []
+        for at in range(0, len(keys), PORTION_ROWS):
+            for key, values in self._of_c(keys[at : at + PORTION_ROWS]):
+                function, unique = _names_of(key[len(self._prefix) + 1 :])
+                data, priority = values
+                rows.append(row_of_c(*numbers(), unique, function, int(priority or 1), data, None))
+                taken.append(key)
+        if rows:
+            self._transact(Work(rows, (), (), ()), taken)
+        return rows
+
+    def _of_c(self, keys: Sequence[bytes]) -> Iterator[Tuple[bytes, Any]]:
+        """Keys with data and priority; C stores no delayed jobs. Older versions of it store the data alone."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.type(key)
+            kinds = pipeline.execute()
+            wanted = [(key, kind) for key, kind in zip(keys, kinds) if kind in (b"hash", b"string")]
+            for key, kind in wanted:
+                pipeline.hmget(key, "data", "priority") if kind == b"hash" else pipeline.get(key)
+            for (key, kind), values in zip(wanted, pipeline.execute()):
+                yield key, values if kind == b"hash" else (values, None)
+
+
+def _names_of(text: bytes) -> Tuple[bytes, bytes]:
+    """Function and unique. C separates them by a hyphen, which both may have too: a unique that its library made up is
+    recognised; else it is the first hyphen, as in C."""
+    found = _UUID.search(text)
+    if found:
+        return text[: found.start()], found.group(1)
+    function, _, unique = text.partition(b"-")
+    return function, unique
