@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -10,6 +11,10 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# A shell that starts this in the background has INT ignored, here and in every
+# process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ENDING_S = 5.0
 

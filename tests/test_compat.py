@@ -548,7 +548,7 @@ def test_warnings_and_data_are_separate(host, client):
 
 
 def test_job_that_times_out_can_be_waited_for_again(host, client):
-    request = client.submit_job("reverse", "abc", poll_timeout=0.05)
+    request = client.submit_job("reverse", "abc", poll_timeout=0.5)
     assert (request.state, request.timed_out, request.complete) == (JOB_CREATED, True, False)
     with working(worker_of(host, reverse=reverse)):
         [same] = client.wait_until_jobs_completed([request], poll_timeout=PATIENCE_S)
