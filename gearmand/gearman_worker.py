@@ -110,16 +110,13 @@ class _Command:
         self._by_line = by_line
         self._line_end = b"" if stripped else b"\n"
         self._running: Set["subprocess.Popen[bytes]"] = set()
+        # Jobs whose command is being started, and the signal that came meanwhile.
+        self._starting: Set[AssignedJob] = set()
+        self._end_number: Optional[int] = None
 
     def run(self, job: AssignedJob) -> bytes:
         said = _Lines(job.send_data, self._line_end) if self._by_line else _Whole(job.send_data)
-        try:
-            process = subprocess.Popen(
-                self._words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise self._failed(job, "cannot be run: %s" % error.strerror) from None
-        self._running.add(process)
+        process = self._start(job)
         try:
             # Whatever goes wrong, leaving closes the pipes and waits for the command's end.
             with process:
@@ -131,6 +128,21 @@ class _Command:
             raise self._failed(job, _how(process.returncode))
         return result
 
+    def _start(self, job: AssignedJob) -> "subprocess.Popen[bytes]":
+        self._starting.add(job)
+        try:
+            process = subprocess.Popen(
+                self._words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+            self._running.add(process)
+        except OSError as error:
+            raise self._failed(job, "cannot be run: %s" % error.strerror) from None
+        finally:
+            self._starting.discard(job)
+            if self._end_number is not None:
+                self._end_at_once(self._end_number, None)
+        return process
+
     def _failed(self, job: AssignedJob, how: str) -> JobFailed:
         return JobFailed("%s %s" % (self._words[0], how), job.function, job.handle, job.server)
 
@@ -141,12 +153,19 @@ class _Command:
                 signal.signal(number, self._end_at_once)
 
     def _end_at_once(self, number: int, frame: Any) -> None:
+        if self._starting:
+            # A command that runs and is not noted yet: whoever starts it comes here again.
+            self._end_number = number
+            return
         for process in list(self._running):
             try:
                 os.killpg(process.pid, signal.SIGTERM)
             except OSError:
                 pass  # It has ended.
-        signal.signal(number, signal.SIG_DFL)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, signal.SIG_DFL)
+        # From another thread the main one's handler comes here, with nothing starting.
+        self._end_number = None
         os.kill(os.getpid(), number)
 
 
