@@ -22,6 +22,7 @@ _CONNECT_S = 5.0
 _ANSWER_S = 10.0
 # How many background jobs may be on their way to the servers at once.
 _ON_THEIR_WAY = 64
+_LOOK_S = 0.5
 
 Settings = Dict[str, Any]
 """What the command line says, by the long names of its options; see `gearman`."""
@@ -109,9 +110,11 @@ class _Jobs:
         """Do what is to be done about the jobs until no more than that many are open."""
         heard_at = time.monotonic()
         while len(self._open) > most_open:
-            waits_s = [seconds for seconds in (self._console.tick(), self._patience_s(heard_at)) if seconds is not None]
+            # Not for ever: an interrupt that comes just before this waits is
+            # noticed after it.
+            waits_s = [_LOOK_S, self._console.tick(), self._patience_s(heard_at)]
             try:
-                act, *arguments = self._news.get(timeout=max(0.0, min(waits_s)) if waits_s else None)
+                act, *arguments = self._news.get(timeout=max(0.0, min(seconds for seconds in waits_s if seconds is not None)))
             except queue.Empty:
                 if (self._patience_s(heard_at) or 1) <= 0:
                     self._give_up()

@@ -131,13 +131,16 @@ class PostgresStore(RemoteStore):
             self._connection.execute(self._sql["create"])
 
     def _lock(self, waiting_s: float) -> None:
-        ends_at = time.monotonic() + waiting_s
+        began = time.monotonic()
+        ends_at = began + waiting_s
         while not self._one(self._sql["lock"]):
             # Our own session, if the database does not know yet that it is over.
-            self._connection.execute(
+            ours = self._connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s AND pid <> pg_backend_pid()",
                 ("gearmand " + self.identity,),
             )
+            if ours.fetchall():
+                ends_at = max(ends_at, began + LOCK_S)
             if time.monotonic() > ends_at:
                 raise Taken(TAKEN)
             time.sleep(0.05)

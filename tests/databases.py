@@ -24,6 +24,9 @@ import urllib.parse
 
 import pytest
 
+from peers import free_address
+from wire import wait_until
+
 PASSWORD = "s3cret@:/#?"
 READY_S = 30.0
 
@@ -31,9 +34,15 @@ _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sb
 
 
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    return free_address()[1]
+
+
+def _state_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
 
 
 def as_nobody():
@@ -121,6 +130,8 @@ class Database:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            wait_until(lambda: all(_state_of(pid) in "TZ" for pid in pids), "it has stopped")
         return pids
 
     def kill(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import struct
@@ -33,9 +34,15 @@ def listens(port):
 
 
 def free_address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()
+    """One that nobody listens on, and that no connection will be given: tests run beside each other."""
+    while True:
+        address = ("127.0.0.1", random.SystemRandom().randrange(10000, 32000))
+        with socket.socket() as free:
+            try:
+                free.bind(address)
+                return address
+            except OSError:
+                pass
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import tempfile
 
 import pytest
 
+from peers import free_address
 from wire import status, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -32,9 +33,7 @@ def run(*arguments, **environment):
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_address()[1]
 
 
 def answers(port):

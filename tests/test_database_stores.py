@@ -162,14 +162,10 @@ def test_database_that_cannot_be_reached_is_refused_in_one_line(database):
     assert "--queue: cannot use" in text and "s3cret" not in text
 
 
-@pytest.mark.parametrize("option", sorted(TABLES.values()))
+@pytest.mark.parametrize("kind", ["postgres", "mysql"])
 @pytest.mark.parametrize("name", ["a b", "a;b", "", "x" * 60, "a'b"])
-def test_table_of_a_strange_name_is_refused(option, name):
-    kind = {value: key for key, value in TABLES.items()}[option]
-    pytest.importorskip(databases.KINDS[kind].driver)
-    if kind == "redis":
-        pytest.skip("Redis takes any prefix")
-    assert "table" in refusal(Config(queue_type=kind, **{option: name}))
+def test_table_of_a_strange_name_is_refused(kind, name):
+    assert "table: expected a name" in refusal(Config(queue_type=kind, **{TABLES[kind]: name}))
 
 
 URLS = [
@@ -277,6 +273,16 @@ def test_server_that_was_cut_off_and_nobody_else_came_goes_on(queue):
     store.commit(work([row(1)]))
     assert "another gearmand" in refusal(queue.config())
     assert numbers_of(store) == [1]
+
+
+def test_server_whose_old_session_the_database_still_has_goes_on(queue):
+    store = queue.open()
+    with store._using:
+        old, store._connection = store._connection, None
+    store.commit(work([row(1)]))
+    assert "another gearmand" in refusal(queue.config())
+    assert numbers_of(store) == [1]
+    old.close()
 
 
 # -- connections that are lost --------------------------------------------------------
@@ -422,6 +428,19 @@ def test_limits_of_a_long_function_are_kept(queue):
     store.commit(work(limits=limits))
     store.commit(work(limits=limits))
     assert sorted(store.load_limits()) == sorted(limits)
+
+
+def test_mysql_on_localhost_is_its_local_socket(monkeypatch):
+    database = databases.running("mysql")
+    monkeypatch.setattr(mysql_store, "_SOCKETS", ("/nonexistent", os.path.join(database.directory, "socket")))
+    address = mysql_store.Address("localhost", 1, "gear", databases.PASSWORD, "gear")
+    store = mysql_store.MysqlStore(address, "t" + uuid.uuid4().hex[:20])
+    store.commit(work([row(1)]))
+    store.close()
+
+
+def test_mysql_without_a_database_is_refused():
+    assert "names no database" in refusal(Config(queue=databases.running("mysql").url()[: -len("gear")]))
 
 
 def test_mysql_refuses_a_job_over_its_packet_at_once_and_goes_on():

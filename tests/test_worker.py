@@ -19,6 +19,7 @@ import pytest
 from gearmand import JobException, JobFailed, Server
 from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.worker import Worker, main
+from peers import free_address
 from test_conversations import c_server, c_version  # noqa: F401
 from wire import (
     CAN_DO,
@@ -687,12 +688,6 @@ def test_registering_from_many_threads_while_it_works_loses_nothing(server):
 
 
 # -- servers that come and go --------------------------------------------------------------
-
-
-def free_address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()
 
 
 def test_server_that_is_down_at_first_is_tried_until_it_is_there(log):
