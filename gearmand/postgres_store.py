@@ -160,6 +160,10 @@ class PostgresStore(RemoteStore):
     def _is_lost(self, error: Exception) -> bool:
         # The latter: the database stops or starts, or is the copy of another that took its place.
         state = getattr(error, "sqlstate", None) or ""
+        if not state and isinstance(error, (self._driver.OperationalError, self._driver.InterfaceError)):
+            # Not the database's: the connection went, or is left in a state
+            # that nothing comes out of ("cannot exit pipeline mode while busy").
+            return True
         return self._connection.closed or state.startswith("57P") or state in ("25006", "40001", "40P01")
 
     def _roll_back(self) -> None:
