@@ -308,7 +308,11 @@ class Proxy:
             if self.refuses:
                 ours.close()
                 continue
-            theirs = socket.create_connection(self._to)
+            try:
+                theirs = socket.create_connection(self._to)
+            except OSError:
+                ours.close()
+                continue
             self._sockets += [ours, theirs]
             self._start(self._pass, ours, theirs, False)
             self._start(self._pass, theirs, ours, True)
