@@ -26,6 +26,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
 from gearmand.peer import Peer
@@ -99,6 +100,11 @@ class Broker:
         for at in range(0, len(listed), _ROWS_A_TURN):
             piece = listed[at : at + _ROWS_A_TURN]
             yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
+
+    def rows_of_plain(self, row: Callable[[Job], Any]) -> Iterable[List[Any]]:
+        """The same of the plain jobs, each made into a Job for `row` to look at."""
+        for at in self.turn(lambda registry: registry.plain.pieces()):
+            yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
 
     def keep(self, submissions: Sequence[Submission]) -> List[Row]:
         """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not.

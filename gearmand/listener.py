@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from gearmand.server import Server
 
 _RECEIVE_BYTES = 64 * 1024
-# Between two turns of one peer that has sent a great many small packets: long
-# enough for other handlers to have theirs.
+# Now and then between the turns of one peer that has sent a great many small
+# packets: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
+_PACKETS_A_PAUSE = 200
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # For how long the last answers to a peer that has stopped sending are kept.
@@ -213,9 +214,13 @@ class Handler(socketserver.BaseRequestHandler):
     def _serve(self, events: Sequence[Event]) -> None:
         broker = self.owner.broker
         at = 0
+        pause_at = _PACKETS_A_PAUSE
         while True:
-            kept = self._keep(events, at) if broker.keeper is not None else {}
-            at = broker.turn(packet_commands.serve, self.peer, events, at, kept)
+            if broker.keeper is None:
+                at = broker.turn(packet_commands.serve, self.peer, events, at)
+            else:
+                kept = self._keep(events, at)
+                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, packet_commands.PACKETS_A_COMMIT)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
@@ -223,7 +228,8 @@ class Handler(socketserver.BaseRequestHandler):
                 at += 1
                 if at == len(events):
                     return
-            else:
+            elif at >= pause_at:
+                pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
     def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:

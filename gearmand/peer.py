@@ -34,8 +34,7 @@ Buffer = Union[bytes, memoryview]
 # Below this, joining costs less than sending from several places (measured:
 # they break even between 16 and 64 KiB).
 _JOIN_BYTES = 32 * 1024
-_SEND_BYTES = 256 * 1024
-_SEND_PIECES = 64
+_SEND_PIECES = 256
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -100,10 +99,10 @@ class Peer(Party):
 
     def post(self, kind: int, body: Buffer, tail: Buffer = b"") -> None:
         size = len(body) + len(tail)
-        header = RESPONSE_HEADS[kind] + packed_size(size)
         if size < _JOIN_BYTES:
-            self.post_text(b"".join((header, body, tail)))
+            self.post_text(b"".join((RESPONSE_HEADS[kind], packed_size(size), body, tail)))
             return
+        header = RESPONSE_HEADS[kind] + packed_size(size)
         self.post_text(b"".join((header, body)) if tail else header)
         self.post_text(tail or body)
 
@@ -214,14 +213,8 @@ class Peer(Party):
         """`piece` and what comes next in the outbox, small ones joined."""
         outbox = self.outbox
         pieces = [piece]
-        size = len(piece)
-        large = size >= _JOIN_BYTES
-        while outbox and size < _SEND_BYTES and not (large and len(pieces) == _SEND_PIECES):
-            piece = outbox.popleft()
-            pieces.append(piece)
-            size += len(piece)
-            large = large or len(piece) >= _JOIN_BYTES
-        return pieces if large and len(pieces) <= _SEND_PIECES else [b"".join(pieces)]
+        pieces += [outbox.popleft() for _ in range(min(len(outbox), _SEND_PIECES - 1))]
+        return pieces if max(map(len, pieces)) >= _JOIN_BYTES else [b"".join(pieces)]
 
     def _put_back(self, pieces: List[Buffer], sent: int) -> bool:
         """Return to the outbox what was not sent; False: nothing."""
