@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from gearmand.server import Server
 
 _RECEIVE_BYTES = 64 * 1024
+# As long as a peer sends no more at a time. It costs a waiting handler that
+# much memory, and 4 KB where it is more than that.
+_FEW_BYTES = 1024
 # Now and then between the turns of one peer that has sent a great many small
 # packets: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
@@ -182,13 +185,15 @@ class Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         decoder, peer = self.decoder, self.peer
         receive, receive_into = self.request.recv, self.request.recv_into
+        most = _FEW_BYTES
         while not self.owner.stopping:
             room = decoder.room()
             try:
                 if room is None:
-                    data = receive(_RECEIVE_BYTES)
+                    data = receive(most)
                     if not data:
                         return
+                    most = _RECEIVE_BYTES if len(data) >= _FEW_BYTES else _FEW_BYTES
                     events = decoder.feed(data)
                 else:
                     count = receive_into(room)

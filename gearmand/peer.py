@@ -12,7 +12,7 @@ Threads: `post` and `post_text` with the broker's lock held; `flush`, `abort` an
 `waiting_bytes` by any thread; `close` by the handler thread alone, because a
 socket that another thread closes leaves its `recv` blocked.
 
-The peer's own lock, `_sending`, guards the sending end: the left end of the
+The peer's own lock, `_sending`, guards the sending end: the head of the
 outbox, `backed_up`, `closed` and the socket's life. It is only held around a
 send that cannot block. Whoever finds it taken goes away: its holder looks at
 the outbox once more after letting go.
@@ -23,8 +23,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections import deque
-from typing import Callable, Deque, List, Optional, Union
+from typing import Callable, List, Optional, Union
 
 from gearmand.parties import Party
 from gearmand.protocol import RESPONSE_HEADS, packed_size
@@ -76,7 +75,7 @@ class Peer(Party):
         self.socket = sock
         self.fileno = sock.fileno()
         self.address = address
-        self.outbox: Deque[Buffer] = deque()
+        self.outbox: List[Buffer] = []
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.
         self.touched = False
@@ -184,14 +183,13 @@ class Peer(Party):
             if self.closed or self.why_aborted is not None:
                 outbox.clear()
                 break
-            piece = outbox.popleft()
-            pieces = self._gather(piece) if outbox else (piece,)
+            pieces = outbox[:_SEND_PIECES]
+            count = len(pieces)
+            if count > 1 and max(map(len, pieces)) < _JOIN_BYTES:
+                pieces = [b"".join(pieces)]
             try:
                 if len(pieces) == 1:
                     sent = self.socket.send(pieces[0], _DONTWAIT)
-                    if sent == len(pieces[0]):
-                        self._sent_bytes += sent
-                        continue
                 else:
                     sent = self.socket.sendmsg(pieces, (), _DONTWAIT)
             except BlockingIOError:
@@ -201,7 +199,9 @@ class Peer(Party):
                 self._give_up()
                 break
             self._sent_bytes += sent
-            if self._put_back(pieces, sent):
+            rest = _after(pieces, sent)
+            outbox[:count] = rest
+            if rest:
                 if sent or not self.backed_up:
                     self.progress_at = time.monotonic()
                 self.backed_up = True
@@ -209,19 +209,11 @@ class Peer(Party):
         self.backed_up = False
         return False
 
-    def _gather(self, piece: Buffer) -> List[Buffer]:
-        """`piece` and what comes next in the outbox, small ones joined."""
-        outbox = self.outbox
-        pieces = [piece]
-        pieces += [outbox.popleft() for _ in range(min(len(outbox), _SEND_PIECES - 1))]
-        return pieces if max(map(len, pieces)) >= _JOIN_BYTES else [b"".join(pieces)]
 
-    def _put_back(self, pieces: List[Buffer], sent: int) -> bool:
-        """Return to the outbox what was not sent; False: nothing."""
-        for at, piece in enumerate(pieces):
-            if sent < len(piece):
-                self.outbox.extendleft(reversed(pieces[at + 1 :]))
-                self.outbox.appendleft(memoryview(piece)[sent:] if sent else piece)
-                return True
-            sent -= len(piece)
-        return False
+def _after(pieces: List[Buffer], sent: int) -> List[Buffer]:
+    """The pieces without their first `sent` bytes."""
+    for at, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:] if sent else piece, *pieces[at + 1 :]]
+        sent -= len(piece)
+    return []

@@ -116,7 +116,7 @@ ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "schedule": "time",  # the time zone; the time itself is given to it
     "peer": "socket threading time",
     "flusher": "fcntl queue select socket threading time",
-    "broker": "threading",
+    "broker": "os threading",
     "caller": "threading time",
     "text_commands": "os threading",
     "complaints": "logging threading time",
