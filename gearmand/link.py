@@ -177,6 +177,8 @@ class Link:
         self._rest_s = self.rests_until = 0.0
         self._questions.extend([_Ignored()] * self._ignored)
         self._connection = connection
+        if self._closed:
+            connection.shut_down()  # `close` may not have seen it.
         return connection
 
     # -- reading ---------------------------------------------------------------

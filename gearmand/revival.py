@@ -143,14 +143,17 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if registry.cancel(handle):
         return True
     number = registry.handles.number_of(handle)
-    if _is_plain(registry, number, handle):
-        function = _remove_plain(registry, number)
+    entry = registry.plain.remove(number) if _is_plain(registry, number, handle) else None
+    if entry is not None:
+        _, workload, queue = entry
+        function = queue.function
+        registry.look_after(function, queue.priority)
+        if registry.stored:
+            registry.dormant.bytes -= JOB_BYTES + len(workload)
     else:
-        # By its number: of a dormant job nothing else is in memory.
-        found = registry.dormant.remove(number)
-        if found is None:
-            return False
-        function = found
+        function = registry.dormant.remove(number)
+    if function is None:
+        return False
     function.jobs -= 1
     registry.functions.note_if_idle(function)
     if registry.stored:
