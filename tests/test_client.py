@@ -390,7 +390,7 @@ def test_wait_for_background_waits_for_a_job_that_is_not_created_yet(client, add
 
 def test_wait_for_background_gives_up_in_time(client):
     handle = client.submit_background("nobody")
-    assert not client.wait_for_background(handle, timeout_s=0.05, interval_s=0.01)
+    assert not client.wait_for_background(handle, timeout_s=0.5, interval_s=0.01)
 
 
 @pytest.mark.parametrize("priority", [Priority.HIGH, "high", 0])
