@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand.deadlines import Deadlines
@@ -15,8 +16,9 @@ from gearmand.jobs import ASSIGN, END, QUEUED, REQUEUE, RUNNING, Handles, Job, W
 from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.protocol import PacketType
-from gearmand.rows import Notes
+from gearmand.rows import Notes, Row
 from gearmand.rules import Rules
+from gearmand.tally import FAILURE_BYTES, FAILURES, Failure, Failures
 from gearmand.uniques import Uniques, key_of
 from gearmand.wakeups import Wakeups
 
@@ -61,12 +63,18 @@ class Books:
         # monotonic clock.
         self._due = Deadlines()
         self._timeouts = Deadlines()
+        # Who waits for plain and dormant jobs, by their numbers. Whoever takes
+        # such a job away without a worker tells them.
+        self.awaited: Dict[int, List[Party]] = {}
+        # The latest last.
+        self.failures: Failures = deque(maxlen=FAILURES)
 
     def job_of(self, entry: PlainEntry) -> Job:
         """What a plain job is as a Job, for a person to see; it is in no table."""
-        number, workload, queue = entry
+        number, workload, queue, since = entry
         assert queue.function is not None
         job = Job(self.handles.of(number), queue.function, b"", workload, queue.priority, True, None)
+        job.since = since
         if self.stored:
             job.rows = (number,)
         return job
@@ -85,7 +93,12 @@ class Books:
         self.dormant.bytes -= JOB_BYTES + len(job.workload)
         job.background = False
         if not job.wanted and job.state is not RUNNING:
+            job.function.counted().abandoned += 1
             self._end(job)
+
+    def since(self, row: Row) -> float:
+        """Since when a stored job, given back by the store now, has been waiting."""
+        return self.now - max(0.0, self.epoch_s - max(row.submitted_s, row.due_s or 0))
 
     def look_after(self, function: Function, priority: int) -> None:
         self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
@@ -94,6 +107,7 @@ class Books:
 
     def enqueue(self, job: Job) -> None:
         """Put a job that is on the books into its queue, and wake whom it needs."""
+        job.since = self.now
         job.function.queues[job.priority].push(job)
         self._make_known(job.function, job.priority)
 
@@ -108,10 +122,13 @@ class Books:
             self.wakeups.wake(function, self.now)
 
     def _assign(self, job: Job, party: Party) -> None:
+        function = job.function
+        (function.tally or function.counted()).waits.add(self.now - job.since)
+        job.since = self.now
         job.state = ASSIGN[job.state]
         job.worker = party
         party.running[job.handle] = job
-        job.function.running += 1
+        function.running += 1
         self.running += 1
         self._start_timeout(job)
 
@@ -143,11 +160,16 @@ class Books:
         job.retries += 1
         self.notes.differs(job)
         job.numerator = job.denominator = 0
+        tally = job.function.counted()
         if not job.wanted:
+            tally.abandoned += 1
             self._end(job)
         elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
+            tally.failed += 1
+            self.note_failure(job, "failed", b"its attempts were used up: %d" % job.retries)
             self._fail(job)
         else:
+            tally.retried += 1
             self._take_out(job)
             job.state = REQUEUE[job.state]
             self.enqueue(job)
@@ -155,6 +177,10 @@ class Books:
     def _fail(self, job: Job) -> None:
         self._tell(job, WORK_FAIL, job.handle)
         self._end(job)
+
+    def note_failure(self, job: Job, kind: str, data: Workload) -> None:
+        name = job.function.name
+        self.failures.append(Failure(self.epoch_s, name, job.handle, job.unique, kind, bytes(data[:FAILURE_BYTES])))
 
     def _end(self, job: Job) -> None:
         function = job.function

@@ -66,6 +66,8 @@ class Broker:
         self.keeper: Optional[Keeper] = None
         # Those that were posted to in this turn. A peer appends itself.
         self.touched: List[Peer] = []
+        # Of connections that have gone, and how many there have been.
+        self.connections = self.received_bytes = self.sent_bytes = 0
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -143,11 +145,14 @@ class Broker:
     def enter(self, peer: Peer) -> None:
         with self.lock:
             self.peers[peer] = None
+            self.connections += 1
 
     def leave(self, peer: Peer) -> None:
         """The peer is gone: see `Registry.leave`. One with a great many jobs goes in several turns."""
         with self.lock:
             del self.peers[peer]
+            self.received_bytes += peer.received_bytes
+            self.sent_bytes += peer.sent_bytes
         while not self.turn(Registry.leave, peer, _JOBS_A_TURN):
             pass
 

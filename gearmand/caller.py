@@ -24,21 +24,27 @@ from gearmand.registry import Registry
 from gearmand.revival import admit
 from gearmand.rows import Submission
 
+ENDS = (int(PacketType.WORK_COMPLETE), int(PacketType.WORK_FAIL), int(PacketType.WORK_EXCEPTION))
+"""The packet types that end a job."""
+
 OnData = Optional[Callable[[bytes], None]]
 OnStatus = Optional[Callable[[int, int], None]]
 
 
 class Caller(Party):
-    __slots__ = ("events", "lost", "changed")
+    __slots__ = ("events", "ended", "lost", "changed")
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(exceptions=True)
         self.events: Deque[Tuple[int, bytes]] = deque()
+        # Whether the end of its job has come.
+        self.ended = False
         self.lost = False
         self.changed = threading.Condition(broker.lock)
 
     def post(self, kind: int, body: Workload, tail: Workload = b"") -> None:
         self.events.append((kind, b"".join((body, tail))))
+        self.ended = kind in ENDS
         self.changed.notify_all()
 
     def lose(self) -> None:
@@ -51,10 +57,19 @@ def submit_in_background(broker: Broker, function: str, workload: bytes, unique:
     """Submit a background job and return its handle. JobRefused: the server did not take it."""
     with broker.lock:
         _check_that_it_runs(broker, function)
-    if broker.keeper is None:
-        return _handle(function, broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority))
-    (kept,) = broker.keep([Submission(_bytes(function), unique, workload, priority)])
-    return _handle(function, kept if isinstance(kept, Refusal) else broker.turn(admit, kept))
+    return _handle(function, keep_and_submit(broker, Submission(_bytes(function), unique, workload, priority)))
+
+
+def keep_and_submit(broker: Broker, submission: Submission) -> Union[bytes, Refusal]:
+    """Submit a background job, which is stored first where there is a store. Returns its handle, or why it was refused."""
+    if broker.keeper is not None:
+        (kept,) = broker.keep([submission])
+        return kept if isinstance(kept, Refusal) else broker.turn(admit, kept)
+    function, unique, workload, priority, due_s, reducer = submission
+    if not unique and due_s is None and reducer is None:
+        return broker.turn(Registry.submit_plain, function, workload, priority)
+    job = broker.turn(Registry.submit, None, function, unique, workload, priority, due_s, reducer)
+    return job if isinstance(job, Refusal) else job.handle
 
 
 def run(
@@ -77,9 +92,7 @@ def run(
     """
     ends_at = None if timeout_s is None else time.monotonic() + timeout_s
     caller = Caller(broker)
-    with broker.lock:
-        _check_that_it_runs(broker, function)
-        broker.callers[caller] = None
+    enter(broker, caller, function)
     try:
         handle = _handle(function, broker.turn(Registry.submit, caller, _bytes(function), unique, workload, priority))
         while True:
@@ -99,7 +112,19 @@ def run(
                 elif kind == PacketType.WORK_STATUS and on_status is not None:
                     on_status(_number(arguments[1]), _number(arguments[2]))
     finally:
-        broker.turn(_leave, broker, caller)
+        leave(broker, caller)
+
+
+def enter(broker: Broker, caller: Caller, function: str) -> None:
+    """The caller is to be told when the server stops; `leave` has to follow. JobLost: it has stopped."""
+    with broker.lock:
+        _check_that_it_runs(broker, function)
+        broker.callers[caller] = None
+
+
+def leave(broker: Broker, caller: Caller) -> None:
+    """The caller waits no longer; what only it waited for is abandoned."""
+    broker.turn(_leave, broker, caller)
 
 
 def _check_that_it_runs(broker: Broker, function: str) -> None:

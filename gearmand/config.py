@@ -24,6 +24,7 @@ LEVELS = {
 """The C server's levels as `logging` levels."""
 NOTICE = LEVELS["NOTICE"]
 
+_HTTP_PORT = 8080
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -90,6 +91,10 @@ OPTIONS: Tuple[Option, ...] = (
     Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-count", "", "number", 5, "N", "How many of them go unanswered before the peer is given up. -1: the system's value.", "Network", lowest=-1, highest=127),
     Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use; none leaves it to the system.", "Network"),
+    Option("http-port", "", "number", None, "PORT", "Port for HTTP: jobs as in the C server, a JSON API, metrics; 0 takes a free one. Default: none, and 8080 with --protocol=http.", "HTTP", highest=65535),
+    Option("protocol", "r", "text", None, "http", "A further protocol to speak; http is the only one.", "HTTP"),
+    Option("http-listen", "", "list", (), "ADDRESS", "Address to listen on for HTTP; may be given several times. Default: those of --listen.", "HTTP"),
+    Option("http-host", "", "list", (), "NAME", "A name of this server, as it stands in addresses of HTTP; may be given several times. IP addresses, names without a dot and names that end in .local or .internal are taken without it; with * any is, and then any page in a browser may be able to ask and to do everything.", "HTTP"),
     Option("queue", "", "text", None, "FILE|URL", "Where background jobs are kept, so that they survive the server: a file, or a database as postgresql://USER:PASSWORD@HOST:PORT/DB, mysql://USER:PASSWORD@HOST:PORT/DB or redis://:PASSWORD@HOST:PORT/DB. The short form of the options below.", "Storage"),
     Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory; libsqlite3: in a file; Postgres, MySQL, redis: in a database server.", "Storage"),
     Option("libsqlite3-db", "", "text", None, "FILE", "The file. Jobs that a C server has left in it are taken over.", "Storage"),
@@ -175,6 +180,10 @@ class Config:
             raise _bad("timeout-unit", self.timeout_unit, "ms or s")
         if self.queue_type.lower() not in QUEUE_TYPES:
             raise _bad("queue-type", self.queue_type, "builtin, libsqlite3, Postgres, MySQL or redis")
+        if self.protocol not in (None, "http"):
+            raise _bad("protocol", self.protocol, "http")
+        if self.protocol == "http" and self.http_port is None:
+            self.http_port = _HTTP_PORT
         if self.durability not in ("full", "normal", "off"):
             raise _bad("durability", self.durability, "full, normal or off")
         if self.queue == "" or self.libsqlite3_db == "":

@@ -24,6 +24,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from gearmand.jobs import ENDED, Job, Priority
+from gearmand.tally import Tally
 
 if TYPE_CHECKING:
     from gearmand.parties import Party
@@ -83,6 +84,18 @@ class Queue:
                     found.entry = None
                 return found
 
+    def head(self) -> Union[Job, "PlainEntry", None]:
+        """What `pop` would return; `None`: there is none."""
+        while self._entries:
+            entry = self._entries[0]
+            found = self._alive(entry)
+            if found is not None:
+                return found
+            if type(entry) is tuple:
+                self._gone.discard(entry[0])
+            self._entries.popleft()
+        return None
+
     def remove(self, job: Job) -> None:
         """Take `job` out wherever it stands. Its state must be ENDED already, or its entry a cell."""
         if job.entry is not None:
@@ -110,15 +123,16 @@ class Queue:
         return None if job is None or job.state is ENDED else job
 
 
-PlainEntry = Tuple[int, bytes, Queue]
-"""A plain job: its number, its workload and its queue."""
+PlainEntry = Tuple[int, bytes, Queue, float]
+"""A plain job: its number, its workload, its queue, and since when it is there (monotonic seconds)."""
 
 
 class Function:
     """A function by its name, with all that is counted of it."""
 
     __slots__ = (
-        "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits"
+        "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
+        "submitted", "tally",
     )  # fmt: skip
 
     def __init__(self, name: bytes) -> None:
@@ -139,9 +153,19 @@ class Function:
         # Per priority: how many jobs there may be, in all, for another one to
         # be accepted. None: any number.
         self.limits: List[Optional[int]] = [None for _ in Priority]
+        # Jobs accepted since the start; and what has become of them, once
+        # anything has.
+        self.submitted = 0
+        self.tally: Optional[Tally] = None
 
     def __repr__(self) -> str:
         return "<Function %s>" % self.name.decode("utf-8", "backslashreplace")
+
+    def counted(self) -> Tally:
+        """Its tally, to count in."""
+        if self.tally is None:
+            self.tally = Tally()
+        return self.tally
 
     @property
     def queued(self) -> int:

@@ -75,6 +75,7 @@ class Job:
         "reducer",
         "rows",
         "entry",
+        "since",
     )
 
     def __init__(
@@ -109,6 +110,8 @@ class Job:
         # Its entry in the table that its state puts it in, where that table has
         # entries: the due times, the timeouts, or a queue that it came back to.
         self.entry: Optional[list[Any]] = None
+        # When it came to its queue, or to its worker (monotonic seconds).
+        self.since = 0.0
 
     def __repr__(self) -> str:
         return "<Job %s %s %s>" % (

@@ -26,12 +26,14 @@ Conditions on the one lock:
 from __future__ import annotations
 
 import threading
-from typing import Callable, Dict, List, Optional, Sequence
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from gearmand.dormant import Wanted
 from gearmand.errors import StoreError, Unstorable
 from gearmand.rows import Change, Limits, Notes, Row
 from gearmand.store import Store, Work
+from gearmand.tally import Histogram
 
 # How long ends and changes may wait for company.
 _GATHER_S = 0.02
@@ -71,6 +73,10 @@ class Keeper:
         self._wanted: List[Wanted] = []
         # Those that could not be fetched; like ends, they wait a while after a failure.
         self._postponed: List[Wanted] = []
+        # How long transactions took, and how many of them failed.
+        self._commits = Histogram()
+        self._failures = 0
+        self._failing = False
         self._stopping = False
         self._abandoned = False
         self._thread: Optional[threading.Thread] = None
@@ -132,6 +138,18 @@ class Keeper:
             self._limits[limits.function] = limits
             self._work.notify()
 
+    def figures(self) -> Dict[str, Any]:
+        """For a person: how long transactions took, how many failed, and whether the last one did; what waits for one; the store's size."""
+        with self._work:
+            waiting = len(self._batch.rows) + len(self._removed) + len(self._changed)
+            figures = {
+                "commits": self._commits.figures(),
+                "failures": self._failures,
+                "failing": self._failing,
+                "waiting": waiting,
+            }
+        return {**figures, "size_bytes": self._store.size_bytes()}
+
     # -- the committing thread -----------------------------------------------------
 
     def _run(self) -> None:
@@ -153,10 +171,14 @@ class Keeper:
                 wanted, self._wanted = self._postponed + self._wanted, []
                 stopping = self._stopping
             self._postponed = self._fetch(wanted)
+            started_at = time.monotonic()
             failed = any(work) and not self._commit(work, batch.failures)
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed or self._postponed else 0.0
             if any(work):
                 with self._work:
+                    self._commits.add(time.monotonic() - started_at)
+                    self._failures += failed
+                    self._failing = failed
                     self._under_way = Work((), (), (), ())
                     batch.done = True
                     self._committed.notify_all()

@@ -57,12 +57,12 @@ class Listener(socketserver.ThreadingTCPServer):
     # The owner joins the handlers, after it has shut their sockets down.
     block_on_close = False
 
-    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...]) -> None:
+    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...], handler: Any) -> None:
         self.owner = owner
         self.address_family = family
         self.request_queue_size = owner.config.backlog
         self._stopped = threading.Event()
-        super().__init__(address, Handler)
+        super().__init__(address, handler)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
@@ -128,7 +128,7 @@ class Listener(socketserver.ThreadingTCPServer):
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name=name, daemon=True
         )
-        self.owner.add_handler(thread)
+        self.owner.add_handler(thread, request)
         try:
             thread.start()
         except RuntimeError as error:
@@ -157,7 +157,7 @@ class Handler(socketserver.BaseRequestHandler):
     def setup(self) -> None:
         self.owner = self.server.owner
         config = self.owner.config
-        _set_options(self.request, config)
+        set_options(self.request, config)
         self.decoder = Decoder(config.max_packet, config.max_line)
         self.peer = Peer(
             self.request,
@@ -194,11 +194,13 @@ class Handler(socketserver.BaseRequestHandler):
                     if not data:
                         return
                     most = _RECEIVE_BYTES if len(data) >= _FEW_BYTES else _FEW_BYTES
+                    peer.received_bytes += len(data)
                     events = decoder.feed(data)
                 else:
                     count = receive_into(room)
                     if not count:
                         return
+                    peer.received_bytes += count
                     events = decoder.filled(count)
             except BlockingIOError:
                 # The partial timeout has passed without a byte.
@@ -264,7 +266,7 @@ class Handler(socketserver.BaseRequestHandler):
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)
 
 
-def _set_options(sock: socket.socket, config: Config) -> None:
+def set_options(sock: socket.socket, config: Config) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -281,18 +283,20 @@ def _set_options(sock: socket.socket, config: Config) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
 
 
-def listen(owner: "Server") -> List[Listener]:
-    """A listener for every address that the configuration names. ConfigError: one of them cannot be bound."""
+def listen(owner: "Server", names: Sequence[str], port: int, handler: Any) -> List[Listener]:
+    """A listener for every address that the names stand for, by default all of the machine. ConfigError: one cannot be bound.
+
+    `handler`: the class of its connections' handlers.
+    """
     listeners: List[Listener] = []
     try:
-        port = owner.config.port
-        for name in owner.config.listen or (None,):
+        for name in names or (None,):
             before = len(listeners)
             skipped: List[OSError] = []
             for family, address in _resolve(name, port):
                 try:
                     # Where any port will do, the first one's is everybody's.
-                    listeners.append(Listener(owner, family, (address[0], port, *address[2:])))
+                    listeners.append(Listener(owner, family, (address[0], port, *address[2:]), handler))
                 except OSError as error:
                     # A name may stand for an address of a family that this
                     # machine does not have.

@@ -193,12 +193,13 @@ def _created(peer: Party, job: Union[Job, Refusal]) -> Result:
 
 def _background(priority: int) -> Callable[..., Parsed]:
     def parse(epoch_s: float, function: bytes, unique: bytes, workload: Body) -> Parsed:
-        return _checked(Submission(function, unique, workload, priority))
+        return checked(Submission(function, unique, workload, priority))
 
     return parse
 
 
-def _checked(submission: Submission) -> Parsed:
+def checked(submission: Submission) -> Parsed:
+    """The same, or why it is refused as it stands."""
     if len(submission.unique) > UNIQUE_BYTES:
         return errors.UNIQUE_TOO_LARGE
     if len(submission.function) > FUNCTION_BYTES:
@@ -210,7 +211,7 @@ def _epoch(epoch_s: float, function: bytes, unique: bytes, epoch: bytes, workloa
     due_s = _integer(epoch)
     if abs(due_s) >= 2**63:
         return invalid_argument(b"epoch: expected seconds since 1970 below 2^63, got " + epoch[:64])
-    return _checked(Submission(function, unique, workload, NORMAL, due_s if due_s > epoch_s else None))
+    return checked(Submission(function, unique, workload, NORMAL, due_s if due_s > epoch_s else None))
 
 
 def _sched(epoch_s: float, function: bytes, unique: bytes, *rest: Any) -> Parsed:
@@ -219,7 +220,7 @@ def _sched(epoch_s: float, function: bytes, unique: bytes, *rest: Any) -> Parsed
         due_s = schedule.next_time(schedule.parse(fields), epoch_s)
     except schedule.ScheduleError as error:
         return invalid_argument(str(error).encode())
-    return _checked(Submission(function, unique, workload, NORMAL, due_s))
+    return checked(Submission(function, unique, workload, NORMAL, due_s))
 
 
 def _reduce(epoch_s: float, function: bytes, unique: bytes, reducer: bytes, rest: Body) -> Parsed:
@@ -227,7 +228,7 @@ def _reduce(epoch_s: float, function: bytes, unique: bytes, reducer: bytes, rest
         return errors.UNIQUE_TOO_LARGE
     # The specification has the workload here, libgearman an aggregator and
     # then the workload.
-    return _checked(Submission(function, unique, split(rest, 2)[-1], NORMAL, reducer=reducer))
+    return checked(Submission(function, unique, split(rest, 2)[-1], NORMAL, reducer=reducer))
 
 
 def _submit_reduce(registry: Registry, peer: Party, body: Body, *arguments: Any) -> Result:

@@ -54,12 +54,13 @@ class Peer(Party):
         "closed",
         "progress_at",
         "why_aborted",
+        "received_bytes",
+        "sent_bytes",
         "_sending",
         "_touched_peers",
         "_on_backed_up",
         "_limit_bytes",
         "_posted_bytes",
-        "_sent_bytes",
     )
 
     def __init__(
@@ -89,7 +90,9 @@ class Peer(Party):
         self._on_backed_up = on_backed_up
         self._limit_bytes = limit_bytes or 2**62
         self._posted_bytes = 0
-        self._sent_bytes = 0
+        self.sent_bytes = 0
+        # Counted by its handler.
+        self.received_bytes = 0
 
     def __repr__(self) -> str:
         return "<Peer %s>" % self.address
@@ -111,7 +114,7 @@ class Peer(Party):
             return
         self.outbox.append(piece)
         self._posted_bytes += len(piece)
-        if self._posted_bytes - self._sent_bytes > self._limit_bytes:
+        if self._posted_bytes - self.sent_bytes > self._limit_bytes:
             self._check_limit(len(piece))
         if not self.touched:
             self.touched = True
@@ -129,7 +132,7 @@ class Peer(Party):
     @property
     def waiting_bytes(self) -> int:
         """What has been posted and not sent; may be out of date when it returns."""
-        return max(0, self._posted_bytes - self._sent_bytes)
+        return max(0, self._posted_bytes - self.sent_bytes)
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it at once."""
@@ -198,7 +201,7 @@ class Peer(Party):
                 self.why_aborted = "sending to it failed: %s" % (error.strerror or error)
                 self._give_up()
                 break
-            self._sent_bytes += sent
+            self.sent_bytes += sent
             rest = _after(pieces, sent)
             outbox[:count] = rest
             if rest:

@@ -23,7 +23,7 @@ from typing import Any, Optional, Sequence, Union
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
+from gearmand.jobs import DUE, QUEUED, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
 from gearmand.rows import Row
@@ -31,6 +31,7 @@ from gearmand.rules import Rules
 from gearmand.uniques import key_of
 
 NOOP = int(PacketType.NOOP)
+WORK_COMPLETE = int(PacketType.WORK_COMPLETE)
 WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
 
 
@@ -70,7 +71,9 @@ class Registry(Books):
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
-                self._join(twin, listener, row)
+                if row is None:
+                    function.counted().coalesced += 1
+                self.join(twin, listener, row)
                 return twin
             pending = self.pending.pop((function, key), None)
         rows: Sequence[int] = ()
@@ -87,6 +90,7 @@ class Registry(Books):
             handle = self.handles.new()[1]
         job = Job(handle, function, unique, workload, priority, listener is None or bool(rows), reducer)
         function.jobs += 1
+        function.submitted += 1
         if row is not None:
             # Of one that lies down the number alone is known.
             if not unique and self.handles.recognise(handle, row.number) and self.dormant.takes(function, row):
@@ -104,6 +108,8 @@ class Registry(Books):
             self.uniques.add(key, job)
         if due_s is None:
             self.enqueue(job)
+            if row is not None and job.state is QUEUED:
+                job.since = self.since(row)
         else:
             job.state = SCHEDULED
             function.scheduled += 1
@@ -125,22 +131,26 @@ class Registry(Books):
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL
-            function.jobs += 1
+            since = self.now
             number, handle = self.handles.new()
         else:
-            function.jobs += 1
+            since = self.since(row)
             number, handle = row.number, row.handle
+        function.jobs += 1
+        function.submitted += 1
+        if row is not None:
             if self.dormant.takes(function, row):
                 if not queue.live:
                     self.look_after(function, priority)
                 return handle
             self.dormant.bytes += JOB_BYTES + len(workload)
-        self.plain.add(number, workload, queue)
+        self.plain.add(number, workload, queue, since)
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
         return handle
 
-    def _join(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> None:
+    def join(self, job: Job, listener: Optional[Party], row: Optional[Row] = None) -> None:
+        """The party listens to an unfinished job too; `None`: the job becomes a background one."""
         if row is not None:
             self.add_rows(job, (row.number,))
             if (row.handle, row.retries) != (job.handle, job.retries):
@@ -153,11 +163,17 @@ class Registry(Books):
         job.listeners[listener] = job.listeners.get(listener, 0) + 1
         listener.listening[job] = None
 
+    def meet(self, job: Job, number: int) -> None:
+        """The job was plain, or dormant: those who wait for it are its listeners from now on."""
+        for party in self.awaited.pop(number, ()):
+            self.join(job, party)
+
     def cancel(self, handle: bytes) -> bool:
         """End an unfinished job with WORK_FAIL. False: there is none of that handle."""
         job = self.jobs.get(handle)
         if job is None:
             return False
+        job.function.counted().cancelled += 1
         self._fail(job)
         return True
 
@@ -171,6 +187,7 @@ class Registry(Books):
             return
         job.listeners = None
         if not job.wanted and job.state is not RUNNING:
+            job.function.counted().abandoned += 1
             self._end(job)
 
     # -- workers -----------------------------------------------------------
@@ -242,9 +259,12 @@ class Registry(Books):
         party.last_served = index
         job = queue.pop()
         if type(job) is not Job:
-            self.plain.forget(job[0])
+            number = job[0]
+            self.plain.forget(number)
             job = self.job_of(job)
             self.jobs[job.handle] = job
+            if self.awaited:
+                self.meet(job, number)
         if self.dormant.tails:
             self.look_after(function, job.priority)
         self._assign(job, party)
@@ -329,6 +349,13 @@ class Registry(Books):
             return handle in party.past
         if job.listeners is not None:
             self._tell(job, kind, body)
+        tally = job.function.tally or job.function.counted()
+        tally.runs.add(self.now - job.since)
+        if kind == WORK_COMPLETE:
+            tally.completed += 1
+        else:
+            tally.failed += 1
+            self.note_failure(job, "failed", b"")
         self._end(job)
         return True
 
@@ -343,6 +370,10 @@ class Registry(Books):
                     listener.post(WORK_EXCEPTION, body)
                 else:
                     listener.post(WORK_FAIL, handle)
+        tally = job.function.counted()
+        tally.runs.add(self.now - job.since)
+        tally.exceptions += 1
+        self.note_failure(job, "exception", body[len(handle) + 1 :])
         self._end(job)
         return True
 
@@ -353,7 +384,11 @@ class Registry(Books):
         self.wakeups.expire(self.now)
         for job in self._timeouts.pop_due(self.now):
             job.entry = None
+            tally = job.function.counted()
+            tally.timed_out += 1
             if self._rules.timeout_fails:
+                tally.failed += 1
+                self.note_failure(job, "timeout", b"")
                 self._fail(job)
             else:
                 self._lose(job)

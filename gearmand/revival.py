@@ -19,7 +19,9 @@ from typing import Hashable, List, Optional, Sequence, Union
 from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.jobs import Job
+from gearmand.jobs import QUEUED, Job
+from gearmand.parties import Party
+from gearmand.protocol import PacketType
 from gearmand.registry import Registry
 from gearmand.rows import Row, Submission
 from gearmand.uniques import key_of
@@ -44,11 +46,13 @@ def _expect(registry: Registry, submission: Submission) -> Kept:
             number = registry.handles.new()[0]
             registry.add_rows(twin, (number,))
             twin.background = True
+            function.counted().coalesced += 1
             return submission.row(number, twin.handle, registry.epoch_s, twin.retries)
         pending = registry.pending.get((function, key))
         if pending is not None:
             number = registry.handles.new()[0]
             pending.rows.append(number)
+            function.counted().coalesced += 1
             return submission.row(number, pending.handle, registry.epoch_s)
     limit = function.limits[submission.priority]
     if limit is not None and function.is_full(limit):
@@ -115,7 +119,10 @@ def submit_row(registry: Registry, row: Row) -> Union[Job, bytes, Refusal]:
 def restore(registry: Registry, row: Row) -> None:
     """Take a job from the store as it was; one that ran waits again."""
     registry.handles.skip(row.number)
+    submitted = registry.functions[row.function].submitted
     submit_row(registry, row)
+    # It was submitted to an earlier server.
+    registry.functions[row.function].submitted = submitted
 
 
 def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
@@ -125,7 +132,11 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
         job.retries = row.retries
         registry.add_rows(job, (row.number,))
+        if registry.awaited:
+            registry.meet(job, row.number)
         registry.enqueue(job)
+        if job.state is QUEUED:
+            job.since = registry.since(row)
 
 
 def waits(registry: Registry, handle: bytes) -> bool:
@@ -138,6 +149,28 @@ def _is_plain(registry: Registry, number: int, handle: bytes) -> bool:
     return registry.plain.find(number) is not None and registry.handles.of(number) == handle
 
 
+def listen(registry: Registry, party: Party, handle: bytes) -> bool:
+    """The party listens to an unfinished job, whatever it is. False: there is none of that handle."""
+    job = registry.jobs.get(handle)
+    if job is not None:
+        registry.join(job, party)
+    elif waits(registry, handle):
+        registry.awaited.setdefault(registry.handles.number_of(handle), []).append(party)
+    else:
+        return False
+    return True
+
+
+def stop_listening(registry: Registry, party: Party, handle: bytes) -> None:
+    """The party, which is about to leave, does not wait for a plain or dormant job any more."""
+    number = registry.handles.number_of(handle)
+    parties = registry.awaited.get(number, [])
+    if party in parties:
+        parties.remove(party)
+        if not parties:
+            del registry.awaited[number]
+
+
 def cancel(registry: Registry, handle: bytes) -> bool:
     """`Registry.cancel`, of plain and dormant jobs too."""
     if registry.cancel(handle):
@@ -145,7 +178,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     number = registry.handles.number_of(handle)
     entry = registry.plain.remove(number) if _is_plain(registry, number, handle) else None
     if entry is not None:
-        _, workload, queue = entry
+        _, workload, queue, _ = entry
         function = queue.function
         registry.look_after(function, queue.priority)
         if registry.stored:
@@ -155,6 +188,9 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if function is None:
         return False
     function.jobs -= 1
+    function.counted().cancelled += 1
+    for party in registry.awaited.pop(number, ()):
+        party.post(PacketType.WORK_FAIL, handle)
     registry.functions.note_if_idle(function)
     if registry.stored:
         registry.notes.removed.append(number)

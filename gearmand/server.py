@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from gearmand import caller, text_commands
 from gearmand.broker import Broker
@@ -28,11 +28,15 @@ from gearmand.errors import ConfigError
 from gearmand.flusher import Flusher
 from gearmand.jobs import Priority
 from gearmand.keeper import Keeper
-from gearmand.listener import address_text, listen
+from gearmand.history import STEP_S
+from gearmand.listener import Handler, Listener, address_text, listen
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
 from gearmand.stores import open_store
 from gearmand.version import VERSION
+
+if TYPE_CHECKING:
+    from gearmand.web import Web
 
 _HANDLE_BYTES = 63
 # How long handlers may take to notice that their sockets are shut down, and
@@ -78,13 +82,17 @@ class Server:
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
         # Guarded by a lock of their own.
-        self._handlers: Dict[threading.Thread, None] = {}
+        self._handlers: Dict[threading.Thread, socket.socket] = {}
         self._handlers_lock = threading.Lock()
-        self._listeners = listen(self)
+        self._listeners = listen(self, config.listen, config.port, Handler)
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
             self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
         )
+        self.web: "Optional[Web]" = None
+        self._web_listeners: List[Listener] = []
+        if config.http_port is not None:
+            self._open_web()
         self._threads: List[threading.Thread] = []
         self._started = False
 
@@ -99,6 +107,11 @@ class Server:
     def address(self) -> Tuple[str, int]:
         """Host and port of the first listening socket."""
         return self.addresses[0]
+
+    @property
+    def http_address(self) -> Optional[Tuple[str, int]]:
+        """Host and port of the first socket that listens for HTTP; `None`: none does."""
+        return self._web_listeners[0].server_address[:2] if self._web_listeners else None  # type: ignore[return-value]
 
     def start(self) -> "Server":
         """Take back what the store has kept, and begin to serve.
@@ -116,9 +129,11 @@ class Server:
         self._started = True
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
-        for listener in self._listeners:
+        for listener in [*self._listeners, *self._web_listeners]:
             self._start_thread("gearmand-accept", listener.run)
         where = ", ".join(address_text(address) for address in self.addresses)
+        if self._web_listeners:
+            where += ", for HTTP on " + ", ".join(address_text(each.server_address) for each in self._web_listeners)
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
         self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, where, cpu)
         return self
@@ -187,8 +202,28 @@ class Server:
         # Those that lie in the store and should not.
         self.broker.turn(lambda registry: None)
 
+    def _open_web(self) -> None:
+        # Loaded where it is needed alone: http.server brings a good deal along.
+        from gearmand.web import Web, WebHandler
+
+        config = self.config
+        try:
+            self._web_listeners = listen(self, config.http_listen or config.listen, config.http_port, WebHandler)
+        except ConfigError:
+            self._close_listeners()
+            raise
+        self.web = Web(self)
+
     def _run_clock(self) -> None:
-        self.broker.run_clock(lambda: self.stopping, INTERVAL_S, self.complaints.sum_up)
+        if self.web is None:
+            self.broker.run_clock(lambda: self.stopping, INTERVAL_S, self.complaints.sum_up)
+        else:
+            self.broker.run_clock(lambda: self.stopping, STEP_S, self._look)
+
+    def _look(self) -> None:
+        assert self.web is not None
+        self.complaints.sum_up()
+        self.web.look()
 
     def _stop_in_a_thread(self, graceful: bool) -> None:
         threading.Thread(target=self.stop, args=(graceful,), name="gearmand-stop", daemon=True).start()
@@ -207,6 +242,8 @@ class Server:
 
     def _unsent(self) -> bool:
         with self.broker.lock:
+            if self.web is not None and self.web.unsent():
+                return True
             return any(peer.outbox and peer.why_aborted is None for peer in self.broker.peers)
 
     def _halt(self) -> None:
@@ -221,7 +258,7 @@ class Server:
                 waiting.lose()
 
     def _close_listeners(self) -> None:
-        for listener in self._listeners:
+        for listener in [*self._listeners, *self._web_listeners]:
             if self._started:
                 listener.stop()
             listener.server_close()
@@ -235,6 +272,12 @@ class Server:
             peer.abort("the server stops")
         with self._handlers_lock:
             threads = [*self._threads, *self._handlers]
+            sockets = list(self._handlers.values())
+        for sock in sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # It has gone by itself.
         ends_at = time.monotonic() + _ENDING_S
         for thread in threads:
             if thread is not threading.current_thread():
@@ -245,9 +288,9 @@ class Server:
 
     # -- handlers: see `listener` ----------------------------------------------
 
-    def add_handler(self, thread: threading.Thread) -> None:
+    def add_handler(self, thread: threading.Thread, sock: socket.socket) -> None:
         with self._handlers_lock:
-            self._handlers[thread] = None
+            self._handlers[thread] = sock
 
     def remove_handler(self, thread: threading.Thread) -> None:
         with self._handlers_lock:

@@ -47,6 +47,7 @@ class SqliteStore(Store):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", table):
             raise ConfigError("--libsqlite3-table: expected a name of letters, digits and _, got %r" % table)
         self.where = path
+        self._path = os.path.abspath(path)
         self._table = table
         try:
             self._make(path)
@@ -213,6 +214,10 @@ class SqliteStore(Store):
             return True
         except sqlite3.Error:
             return False
+
+    def size_bytes(self) -> Optional[int]:
+        # The file, and its write-ahead log while there is one.
+        return sum(os.stat(path).st_size for path in (self._path, self._path + "-wal") if os.path.exists(path))
 
     def close(self) -> None:
         self._connection.close()

@@ -10,7 +10,7 @@ connection, or to find that its file is writable again.
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand.rows import Change, Limits, Row
 
@@ -58,6 +58,10 @@ class Store:
     def shrink(self) -> bool:
         """Give back some of the room that removed rows have left; quick. Returns whether there is more to give back."""
         return False
+
+    def size_bytes(self) -> Optional[int]:
+        """How large it is; `None`: it does not tell. By any thread."""
+        return None
 
     def close(self) -> None:
         """Let go of everything. Nothing is lost by not calling it."""

@@ -13,25 +13,24 @@ from __future__ import annotations
 import os
 import re
 import threading
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
-from gearmand import revival, text
+from gearmand import operations, text
 from gearmand.broker import Broker
 from gearmand.functions import Function
 from gearmand.jobs import ENDED, Job
 from gearmand.peer import Peer
 from gearmand.registry import Registry
-from gearmand.rows import Limits
 
 
-class _ThenAct(NamedTuple):
+class ThenAct(NamedTuple):
     """Answer first, then act, with no lock held: the connection may not outlive the act."""
 
     answer: bytes
     act: Callable[[], None]
 
 
-Answer = Union[bytes, _ThenAct, Iterable[bytes]]
+Answer = Union[bytes, ThenAct, Iterable[bytes]]
 
 
 class Control(NamedTuple):
@@ -56,29 +55,35 @@ _one_table_at_a_time = threading.Lock()
 
 def answer(control: Control, line: bytes) -> Iterable[bytes]:
     """The answer to a line, in pieces; the first one when the line's work is done."""
+    reply = reply_to(control, line)
+    if isinstance(reply, bytes):
+        yield reply
+    elif isinstance(reply, ThenAct):
+        yield reply.answer
+        reply.act()
+    else:
+        yield from one_at_a_time(reply)
+
+
+def one_at_a_time(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same pieces; while one of them is made, no piece of another table is."""
+    rest = iter(pieces)
+    while True:
+        with _one_table_at_a_time:
+            piece = next(rest, None)
+        if piece is None:
+            return
+        yield piece
+
+
+def reply_to(control: Control, line: bytes) -> Answer:
+    """Do what a line says, as far as it needs no reader of the answer."""
     found = text.words(line)
     name = found[0] if found else b""
     command = COMMANDS.get(name.decode("latin-1").lower())
     if len(found) > text.MOST_WORDS:
-        reply: Answer = text.error("INVALID_ARGUMENTS", "Too many arguments")
-    elif command is None:
-        reply = _unknown(name)
-    else:
-        reply = command.act(control, found)
-    if isinstance(reply, bytes):
-        yield reply
-        return
-    if isinstance(reply, _ThenAct):
-        yield reply.answer
-        reply.act()
-        return
-    pieces = iter(reply)
-    while True:
-        with _one_table_at_a_time:
-            piece = next(pieces, None)
-        if piece is None:
-            return
-        yield piece
+        return text.error("INVALID_ARGUMENTS", "Too many arguments")
+    return _unknown(name) if command is None else command.act(control, found)
 
 
 def _unknown(name: bytes) -> bytes:
@@ -209,21 +214,20 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
         return _unknown(words[0])
     if len(words) != 3 or not _is(words[1], b"job"):
         return text.error("UNKNOWN_ERROR")
-    found = control.broker.turn(revival.cancel, words[2])
-    return text.OK if found else text.error("UNKNOWN_JOB")
+    return text.OK if operations.cancel_job(control.broker, words[2]) else text.error("UNKNOWN_JOB")
 
 
 def _create(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
         return _incomplete(words[0])
-    control.broker.turn(lambda registry: registry.functions[words[2]])
+    operations.create_function(control.broker, words[2])
     return text.OK
 
 
 def _drop(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
         return _incomplete(words[0])
-    dropped = control.broker.turn(lambda registry: registry.functions.drop(words[2]))
+    dropped = operations.drop_function(control.broker, words[2])
     if dropped is None:
         return b"ERR function not found\r\n"
     return text.OK if dropped else b"ERR there are still connected workers or executing clients\r\n"
@@ -234,9 +238,7 @@ def _max_queue(control: Control, words: List[bytes]) -> Answer:
         return _incomplete(words[0])
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
-    control.broker.turn(lambda registry: registry.functions.limit_queue(words[1], limits))
-    if control.broker.keeper is not None:
-        control.broker.keeper.note_limits(Limits(words[1], *limits))
+    operations.limit_function(control.broker, words[1], limits)
     return text.OK
 
 
@@ -250,7 +252,7 @@ def _shutdown(control: Control, words: List[bytes]) -> Answer:
     graceful = len(words) == 2 and _is(words[1], b"graceful")
     if len(words) > 1 and not graceful:
         return b"ERR unknown_args Unknown+arguments+to+server+command\r\n"
-    return _ThenAct(b"OK\n", lambda: control.shut_down(graceful))
+    return ThenAct(b"OK\n", lambda: control.shut_down(graceful))
 
 
 COMMANDS: Dict[str, Command] = {

@@ -86,7 +86,7 @@ def test_cancelled_plain_job_is_unknown_and_never_grabbed():
 def test_queue_forgets_plain_jobs_that_have_left_from_its_middle():
     plain, queue = Plain(), Queue()
     for number in range(1000):
-        plain.add(number, b"", queue)
+        plain.add(number, b"", queue, 0.0)
     for number in range(1, 1000):
         plain.remove(number)
     assert queue.live == 1 and len(queue._entries) < 100
@@ -100,7 +100,7 @@ def test_pieces_come_and_go_with_their_jobs():
     plain, queue = Plain(), Queue()
     numbers = [0, PIECE - 1, PIECE, 5 * PIECE, 2**60]
     for number in numbers:
-        plain.add(number, b"%d" % number, queue)
+        plain.add(number, b"%d" % number, queue, 0.0)
     assert [entry[0] for at in plain.pieces() for entry in plain.piece(at)] == numbers
     assert len(plain.pieces()) == 4 and plain.find(PIECE)[1] == b"%d" % PIECE and plain.find(1) is None
     for number in numbers:

@@ -230,7 +230,7 @@ def check_jobs(registry, parties):
         for priority, queue in zip(Priority, function.queues):
             for job in queue:
                 if type(job) is tuple:
-                    number, _, its_queue = job
+                    number, _, its_queue, _ = job
                     assert registry.plain.find(number) is job and its_queue is queue
                     plain += 1
                     continue

@@ -1,0 +1,63 @@
+"""What a request of HTTP is answered with, whatever it asked for; and how what the registry refuses becomes such an answer."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Union
+
+from gearmand.api_fields import to_json
+from gearmand.broker import Broker
+from gearmand.errors import JobLost, JobTimeout, Refusal
+from gearmand.http_request import Refused
+from gearmand.rows import Submission
+from gearmand.waiter import Report, Waiter
+
+JSON = {"Content-Type": "application/json"}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: Union[bytes, Iterator[bytes]]
+    """Pieces are sent as they come. What the first one raises is answered like any error; what a later one raises ends
+    the connection before the answer is whole."""
+    then: Optional[Callable[[], None]] = None
+    """What is done once it has been sent."""
+
+
+class Asker(NamedTuple):
+    """Who asks, as far as jobs need it."""
+
+    broker: Broker
+    waiter: Callable[[Optional[float]], Waiter]
+    """A new one that waits so many seconds at most; `None`: as long as it takes."""
+
+
+def json_answer(value: Any, status: int = 200, as_base64: bool = False, then: Optional[Callable[[], None]] = None) -> Answer:
+    return Answer(status, JSON, to_json(value, as_base64) + b"\n", then)
+
+
+def error_answer(error: Refused) -> Answer:
+    found: Dict[str, Any] = {"error": {"code": error.code, "text": error.text}}
+    return Answer(error.status, {**JSON, **error.headers}, to_json(found) + b"\n")
+
+
+def refused(refusal: Refusal) -> Refused:
+    """A job that is not accepted."""
+    code, text = refusal.code.decode(), refusal.text.decode("utf-8", "replace")
+    if code in ("ARGUMENT_TOO_LARGE", "INVALID_ARGUMENT"):
+        return Refused(400, code, text)
+    # The others may pass: the queue is full, the store is away, the server is about to stop.
+    return Refused(503, code, text, {"Retry-After": "5"})
+
+
+def not_ended(error: Union[JobTimeout, JobLost]) -> Refused:
+    """A wait that is over before the job has ended."""
+    return Refused(504, "TIMEOUT", str(error)) if isinstance(error, JobTimeout) else Refused(503, "LOST", str(error))
+
+
+def submit_and_wait(waiter: Waiter, submission: Submission) -> Iterator[Report]:
+    """What is reported of a new job. Refused: it is not accepted."""
+    handle = waiter.submit(submission)
+    if isinstance(handle, Refusal):
+        raise refused(handle)
+    return waiter.reports()

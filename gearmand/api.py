@@ -1,0 +1,354 @@
+"""The JSON API: one table of operations, and a short function for each row.
+
+A function takes the scene, the asker and the values of the operation's fields,
+and returns an Answer. No lock is
+held; what needs the registry takes a turn. What changes something is in
+`operations`, so that the administrative protocol reaches the same functions.
+
+A new operation: a function there, a row here, and its line in docs/http.md.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from gearmand import figures, operations, text_commands
+from gearmand.api_fields import Field, invalid, to_json
+from gearmand.answers import Answer, Asker, json_answer
+from gearmand.api_jobs import result_of, submit
+from gearmand.functions import Function
+from gearmand.history import STEP_S, History
+from gearmand.http_request import Refused
+from gearmand.jobs import ENDED, Job
+from gearmand.registry import Registry
+from gearmand.tally import BOUNDS_S
+from gearmand.text_commands import Control
+
+VERSION = "/api/v1"
+_SERIES_A_TURN = 50
+_MOST_ROWS = 1_000_000
+_MOST_WAIT_S = 3600.0
+
+
+class Scene(NamedTuple):
+    """What the operations may use of the server."""
+
+    control: Control
+    history: History
+    facts: Callable[[], Dict[str, Any]]
+    """The server's own figures."""
+
+
+Values = Dict[str, Any]
+
+
+class Operation(NamedTuple):
+    method: str
+    path: str
+    """Below VERSION; a part in braces is a field."""
+    right: str
+    """What the asker must be allowed to do: see, submit or change."""
+    help: str
+    act: Callable[[Scene, Asker, Values], Answer]
+    fields: Tuple[Field, ...] = ()
+
+
+# -- functions -------------------------------------------------------------------
+
+
+def _shown(function: Dict[str, Any], histograms: bool) -> Dict[str, Any]:
+    for name in ("waits", "runs"):
+        buckets, sum_s = function[name]
+        function[name] = {"count": sum(buckets), "sum_s": round(sum_s, 6)}
+        if histograms:
+            function[name]["buckets"] = buckets
+    return function
+
+
+def _functions(scene: Scene, asker: Asker, values: Values) -> Answer:
+    registry = scene.control.broker.registry
+
+    def row(function: Function) -> Any:
+        return _shown(figures.of_function(registry, function), values["histograms"])
+
+    head = {"bounds_s": BOUNDS_S} if values["histograms"] else {}
+    return _table("functions", scene.control.broker.rows(lambda registry: registry.functions.values(), row), values, head)
+
+
+def _function(scene: Scene, asker: Asker, values: Values) -> Answer:
+    def look(registry: Registry) -> Optional[Dict[str, Any]]:
+        function = registry.functions.get(values["function"])
+        return None if function is None else figures.of_function(registry, function)
+
+    found = scene.control.broker.turn(look)
+    if found is None:
+        raise _no_function()
+    return json_answer({**_shown(found, True), "bounds_s": BOUNDS_S})
+
+
+def _create(scene: Scene, asker: Asker, values: Values) -> Answer:
+    operations.create_function(scene.control.broker, values["function"])
+    return _function(scene, asker, values)
+
+
+def _drop(scene: Scene, asker: Asker, values: Values) -> Answer:
+    dropped = operations.drop_function(scene.control.broker, values["function"])
+    if dropped is None:
+        raise _no_function()
+    if not dropped:
+        raise Refused(409, "FUNCTION_IN_USE", "the function has workers or unfinished jobs")
+    return json_answer({"dropped": values["function"]})
+
+
+def _limit(scene: Scene, asker: Asker, values: Values) -> Answer:
+    limits = [values[name] for name in figures.PRIORITIES]
+    if any(limit is not None and limit < 1 for limit in limits):
+        raise invalid("a limit is a whole number from 1, or null for none")
+    operations.limit_function(scene.control.broker, values["function"], limits)
+    return _function(scene, asker, values)
+
+
+def _no_function() -> Refused:
+    return Refused(404, "UNKNOWN_FUNCTION", "there is no function of that name")
+
+
+# -- history ---------------------------------------------------------------------
+
+
+def _history(scene: Scene, asker: Asker, values: Values) -> Answer:
+    since_s = values["since"]
+
+    def look(registry: Registry) -> Dict[str, Any]:
+        history = scene.history
+        return {"step_s": STEP_S, "times": history.times(since_s), **history.columns(values["function"], since_s)}
+
+    return json_answer(scene.control.broker.turn(look))
+
+
+def _histories(scene: Scene, asker: Asker, values: Values) -> Answer:
+    history, turn = scene.history, scene.control.broker.turn
+    since_s = values["since"]
+
+    def pieces() -> Iterator[List[Any]]:
+        names = turn(lambda registry: history.names)
+        for at in range(0, len(names), _SERIES_A_TURN):
+            some = names[at : at + _SERIES_A_TURN]
+            yield turn(lambda registry: [{"function": name, **history.columns(name, since_s)} for name in some])
+
+    head = turn(lambda registry: {"step_s": STEP_S, "times": history.times(since_s)})
+    return _table("functions", pieces(), values, head)
+
+
+def _failures(scene: Scene, asker: Asker, values: Values) -> Answer:
+    wanted = values["function"]
+
+    def look(registry: Registry) -> List[Any]:
+        return [each._asdict() for each in reversed(registry.failures) if wanted in (None, each.function)]
+
+    return json_answer({"failures": scene.control.broker.turn(look)})
+
+
+# -- jobs ------------------------------------------------------------------------
+
+
+def _jobs(scene: Scene, asker: Asker, values: Values) -> Answer:
+    broker = scene.control.broker
+    registry = broker.registry
+    function, state = values["function"], values["state"]
+
+    def row(job: Job) -> Any:
+        if job.state is ENDED or function not in (None, job.function.name):
+            return None
+        found = figures.of_job(registry, job)
+        return found if state in (None, found["state"]) else None
+
+    def pieces() -> Iterator[List[Any]]:
+        yield from broker.rows(lambda registry: registry.jobs.values(), row)
+        for rows in broker.rows_of_plain(row):
+            yield [each for each in rows if each is not None]
+
+    return _table("jobs", pieces(), values, {})
+
+
+def _job(scene: Scene, asker: Asker, values: Values) -> Answer:
+    found = scene.control.broker.turn(figures.of_handle, values["handle"])
+    if found is None:
+        raise _no_job("handle")
+    return json_answer(found)
+
+
+def _unique(scene: Scene, asker: Asker, values: Values) -> Answer:
+    def look(registry: Registry) -> Optional[Dict[str, Any]]:
+        job = registry.uniques.newest(values["unique"])
+        return None if job is None else figures.of_job(registry, job)
+
+    found = scene.control.broker.turn(look)
+    if found is None:
+        raise _no_job("unique")
+    return json_answer(found)
+
+
+def _result(scene: Scene, asker: Asker, values: Values) -> Answer:
+    found = result_of(asker, values["handle"], min(values["wait_s"], _MOST_WAIT_S), values["base64"])
+    if found is not None:
+        return found
+    job = scene.control.broker.turn(figures.of_handle, values["handle"])
+    if job is None:
+        raise _no_job("handle")
+    return json_answer(job, 202)
+
+
+def _cancel(scene: Scene, asker: Asker, values: Values) -> Answer:
+    if not operations.cancel_job(scene.control.broker, values["handle"]):
+        raise _no_job("handle")
+    return json_answer({"cancelled": values["handle"]})
+
+
+def _no_job(what: str) -> Refused:
+    return Refused(404, "UNKNOWN_JOB", "there is no unfinished job of that %s: it has ended, or never was" % what)
+
+
+# -- the server ------------------------------------------------------------------
+
+
+def _workers(scene: Scene, asker: Asker, values: Values) -> Answer:
+    registry = scene.control.broker.registry
+
+    def row(peer: Any) -> Any:
+        return figures.of_peer(registry, peer) if peer.by_index or peer.running else None
+
+    return _table("workers", scene.control.broker.rows(lambda registry: scene.control.broker.peers, row), values, {})
+
+
+def _clients(scene: Scene, asker: Asker, values: Values) -> Answer:
+    broker = scene.control.broker
+
+    def row(party: Any) -> Any:
+        return figures.of_peer(broker.registry, party) if party.listening or not party.by_index else None
+
+    return _table("clients", broker.rows(lambda registry: [*broker.peers, *broker.callers], row), values, {})
+
+
+def _server(scene: Scene, asker: Asker, values: Values) -> Answer:
+    control = scene.control
+    return json_answer({"version": control.version, "pid": os.getpid(), "verbose": control.level_name, **scene.facts()})
+
+
+def _operations(scene: Scene, asker: Asker, values: Values) -> Answer:
+    rows = [
+        {
+            "method": each.method,
+            "path": VERSION + each.path,
+            "right": each.right,
+            "help": each.help,
+            "fields": [field._asdict() for field in each.fields],
+        }
+        for each in OPERATIONS
+    ]
+    return json_answer({"operations": rows})
+
+
+def _shutdown(scene: Scene, asker: Asker, values: Values) -> Answer:
+    graceful = values["graceful"]
+    return json_answer({"stopping": "gracefully" if graceful else "at once"}, 202, then=lambda: scene.control.shut_down(graceful))
+
+
+def _command(scene: Scene, asker: Asker, values: Values) -> Answer:
+    line = values["line"]
+    if b"\n" in line or len(line) > _LINE_BYTES:
+        raise invalid("line: expected one line of at most %d bytes" % _LINE_BYTES)
+    reply = text_commands.reply_to(scene.control, line)
+    if isinstance(reply, text_commands.ThenAct):
+        return Answer(200, _TEXT, reply.answer, reply.act)
+    if not isinstance(reply, bytes):
+        return Answer(200, _TEXT, text_commands.one_at_a_time(reply))
+    if reply.startswith(b"ERR "):
+        raise Refused(400, "COMMAND_FAILED", reply[4:].decode("utf-8", "replace").strip().replace("+", " "))
+    return Answer(200, _TEXT, reply)
+
+
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+_LINE_BYTES = 8192
+
+
+# -- tables ----------------------------------------------------------------------
+
+
+def _table(name: str, pieces: Iterable[Sequence[Any]], values: Values, head: Dict[str, Any]) -> Answer:
+    """An object with a list of many rows, written as they come."""
+    most = values["limit"]
+    if not 1 <= most <= _MOST_ROWS:
+        raise invalid("limit: expected a whole number from 1 to %d" % _MOST_ROWS)
+
+    def lines() -> Iterator[bytes]:
+        start = to_json(head)[:-1]
+        yield start + (b", " if head else b"") + to_json(name) + b": ["
+        count = 0
+        more = False
+        for rows in pieces:
+            more = count + len(rows) > most
+            written = [to_json(row) for row in rows[: most - count]]
+            if written:
+                yield (b",\n" if count else b"\n") + b",\n".join(written)
+            count += len(written)
+            if more:
+                break
+        yield b'\n], "truncated": %s}\n' % to_json(more)
+
+    return Answer(200, {"Content-Type": "application/json"}, text_commands.one_at_a_time(lines()))
+
+
+# -- the table -------------------------------------------------------------------
+
+_FUNCTION = Field("function", "name", "The function.", True)
+_HANDLE = Field("handle", "name", "The job's handle.", True)
+_SINCE = Field("since", "seconds", "Only what is later than that, in seconds since 1970.", default=0.0)
+_LIMIT = Field("limit", "number", "How many rows at most; truncated says whether there are more.", default=1000)
+_BASE64 = Field("base64", "flag", "Write all bytes of the answer as base64.", default=False)
+_OF = Field("function", "name", "Of this function alone.")
+
+OPERATIONS: Tuple[Operation, ...] = (
+    Operation("GET", "", "see", "These operations.", _operations),
+    Operation("GET", "/server", "see", "The server: version, process, connections, memory, store.", _server),
+    Operation("GET", "/functions", "see", "Every function: its jobs by priority and state, its workers, its oldest job, what has become of its jobs.", _functions, (
+        Field("histograms", "flag", "With how many jobs have waited and run how long.", default=False), _LIMIT)),
+    Operation("GET", "/functions/{function}", "see", "One function, with histograms.", _function, (_FUNCTION,)),
+    Operation("PUT", "/functions/{function}", "change", "List a function before it is used.", _create, (_FUNCTION,)),
+    Operation("DELETE", "/functions/{function}", "change", "Forget a function without workers and jobs.", _drop, (_FUNCTION,)),
+    Operation("PUT", "/functions/{function}/limits", "change", "Refuse new jobs while the function has that many.", _limit, (
+        _FUNCTION,
+        Field("high", "number", "The limit of jobs of high priority; null: none."),
+        Field("normal", "number", "That of normal priority."),
+        Field("low", "number", "That of low priority."))),
+    Operation("GET", "/functions/{function}/history", "see", "The last hour of a function: depth, rate and latency.", _history, (_FUNCTION, _SINCE)),
+    Operation("GET", "/history", "see", "The last hour of all functions together.", _history, (_OF, _SINCE)),
+    Operation("GET", "/histories", "see", "The last hour of each function that was busy in it.", _histories, (_SINCE, _LIMIT)),
+    Operation("GET", "/failures", "see", "The latest jobs that failed, with what their workers said; newest first.", _failures, (_OF,)),
+    Operation("POST", "/jobs", "submit", "Submit a job, and wait for its result unless it is a background job.", submit, (
+        _FUNCTION,
+        Field("workload", "bytes", "The workload.", default=b""),
+        Field("unique", "bytes", "By what jobs of one function coalesce.", default=b""),
+        Field("priority", "high|normal|low", "The priority.", default="normal"),
+        Field("background", "flag", "Answer as soon as the job is accepted.", default=False),
+        Field("epoch", "number", "When it may run, in seconds since 1970; makes it a background job."),
+        Field("delay_s", "seconds", "In how many seconds it may run; makes it a background job."),
+        Field("reducer", "name", "The reducer of a reduce job."),
+        Field("timeout_s", "seconds", "How long to wait for the result; the job is abandoned then. Default: as long as it takes."),
+        Field("stream", "flag", "Answer with a line of JSON for each report of the worker, as it comes.", default=False),
+        _BASE64)),
+    Operation("GET", "/jobs", "see", "The unfinished jobs, but for stored ones that are not in memory.", _jobs, (
+        _OF, Field("state", "scheduled|queued|running", "Of this state alone."), _LIMIT)),
+    Operation("GET", "/jobs/{handle}", "see", "The status of an unfinished job.", _job, (_HANDLE,)),
+    Operation("GET", "/jobs/{handle}/result", "see", "Wait for the end of an unfinished job. 202 with its status: it has not ended in time.", _result, (
+        _HANDLE, Field("wait_s", "seconds", "How long to wait, an hour at most.", default=30.0), _BASE64)),
+    Operation("DELETE", "/jobs/{handle}", "change", "End a job; whoever waits for it gets WORK_FAIL.", _cancel, (_HANDLE,)),
+    Operation("GET", "/uniques/{unique}", "see", "The status of the unfinished job of a unique, whatever its function.", _unique, (
+        Field("unique", "name", "The unique.", True),)),
+    Operation("GET", "/workers", "see", "The connections that can do functions, with the jobs that they run.", _workers, (_LIMIT,)),
+    Operation("GET", "/clients", "see", "The other connections, and all that wait for jobs.", _clients, (_LIMIT,)),
+    Operation("POST", "/shutdown", "change", "Stop the server.", _shutdown, (
+        Field("graceful", "flag", "When its work is done, not at once.", default=False),)),
+    Operation("POST", "/command", "change", "Any command of the administrative protocol, answered in plain text.", _command, (
+        Field("line", "name", "The command as one line.", True),)),
+)  # fmt: skip

@@ -1,0 +1,440 @@
+"""The HTTP server: where a request goes, who may ask, and one handler thread for each connection.
+
+    /api/v1/...          the JSON API            see `api`
+    /metrics             for Prometheus          see `metrics`
+    /healthz, /readyz    for whoever looks after processes
+    /FUNCTION            a job, as in C          see `c_http`
+
+Threads: `WebHandler` by its connection's own; `look` by the clock thread; the
+rest by any. What a `Web` counts is guarded by the broker's lock.
+"""
+
+from __future__ import annotations
+
+import http.server
+import io
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+from gearmand import api, c_http, http_request, metrics
+from gearmand.answers import Answer, Asker, error_answer, json_answer, not_ended
+from gearmand.api_fields import from_json, values_of
+from gearmand.errors import JobLost, JobTimeout
+from gearmand.history import STEP_S, History
+from gearmand.http_connection import Gone, HttpConnection
+from gearmand.http_request import Refused, Request
+from gearmand.listener import Listener, address_text, set_options
+from gearmand.registry import Registry
+from gearmand.text_commands import one_at_a_time
+from gearmand.waiter import Abandoned, Waiter
+
+if TYPE_CHECKING:
+    from gearmand.server import Server
+
+_FUNCTIONS_A_TURN = 200
+# For how long the lock may be taken before the server counts as stuck.
+_STUCK_S = 5.0
+# What a request counts as whose client has gone before the answer.
+_CLIENT_GONE = 499
+# No page may run, frame or keep what is answered here.
+_ALWAYS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Person(NamedTuple):
+    """Who asks, as far as it is known."""
+
+    address: str
+    """HOST:PORT."""
+    authorization: Optional[str]
+    """The header Authorization."""
+
+
+class Web:
+    """What the handlers of HTTP share. `owner`: the server."""
+
+    def __init__(self, owner: "Server") -> None:
+        self.owner = owner
+        config = owner.config
+        names = (*config.http_host, *config.http_listen, *config.listen, socket.gethostname())
+        self.names = frozenset(name.lower().rstrip(".") for name in names)
+        self.history = History()
+        self.scene = api.Scene(owner.control, self.history, self.facts)
+        self._started_s = time.time()
+        self._look_at = 0.0
+        # Open connections; how many there have been, and what those that have
+        # gone have sent and received; answers by status.
+        self._connections: Dict[HttpConnection, None] = {}
+        self._opened = self._received_bytes = self._sent_bytes = 0
+        self._requests: Dict[int, int] = {}
+        self._answering = 0
+
+    # -- who may ask: the places of TLS and of access control ---------------------------
+
+    def secure(self, sock: Any) -> Any:
+        """The socket of a new connection, or what is to be used in its place."""
+        return sock
+
+    def why_not(self, person: Person, right: str, function: Optional[bytes]) -> Optional[str]:
+        """Why somebody may not do something; `None`: he may. `right`: see, submit or change; `function`: of which one, if any."""
+        return None
+
+    # -- what is going on ------------------------------------------------------------
+
+    def enter(self, connection: HttpConnection) -> None:
+        with self.owner.broker.lock:
+            self._connections[connection] = None
+            self._opened += 1
+
+    def leave(self, connection: HttpConnection) -> None:
+        with self.owner.broker.lock:
+            del self._connections[connection]
+            self._received_bytes += connection.received_bytes
+            self._sent_bytes += connection.sent_bytes
+
+    def begin(self) -> None:
+        with self.owner.broker.lock:
+            self._answering += 1
+
+    def end(self, status: int) -> None:
+        with self.owner.broker.lock:
+            self._answering -= 1
+            self._requests[status] = self._requests.get(status, 0) + 1
+
+    def unsent(self) -> bool:
+        """Whether an answer is under way that waits for no job any more. With the broker's lock."""
+        waiting = sum(isinstance(caller, Waiter) and not caller.ended for caller in self.owner.broker.callers)
+        return self._answering > waiting
+
+    def look(self) -> None:
+        """Write the history on, when it is time."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + STEP_S
+        turn, history = self.owner.broker.turn, self.history
+        turn(lambda registry: history.begin(registry.epoch_s))
+        functions = turn(lambda registry: list(registry.functions.values()))
+        for at in range(0, len(functions), _FUNCTIONS_A_TURN):
+            some = functions[at : at + _FUNCTIONS_A_TURN]
+            turn(lambda registry: history.record(some))
+        turn(lambda registry: history.end())
+
+    def facts(self) -> Dict[str, Any]:
+        """The server's own figures."""
+        broker = self.owner.broker
+        found = broker.turn(self._facts)
+        if broker.keeper is not None:
+            found["store"] = broker.keeper.figures()
+        return {**found, **metrics.of_process()}
+
+    def _facts(self, registry: Registry) -> Dict[str, Any]:
+        broker, peers, here = self.owner.broker, self.owner.broker.peers, self._connections
+        return {
+            "version": self.owner.control.version,
+            "started_s": self._started_s,
+            "draining": registry.draining,
+            "functions": len(registry.functions),
+            "jobs": sum(function.jobs for function in registry.functions.values()),
+            "running": registry.running,
+            "connections": {"gearman": len(peers), "http": len(here)},
+            "connections_opened": {"gearman": broker.connections, "http": self._opened},
+            "received_bytes": {
+                "gearman": broker.received_bytes + sum(peer.received_bytes for peer in peers),
+                "http": self._received_bytes + sum(each.received_bytes for each in here),
+            },
+            "sent_bytes": {
+                "gearman": broker.sent_bytes + sum(peer.sent_bytes for peer in peers),
+                "http": self._sent_bytes + sum(each.sent_bytes for each in here),
+            },
+            "outbox_bytes": sum(peer.waiting_bytes for peer in peers),
+            "http_requests": dict(self._requests),
+        }
+
+
+# -- pages -----------------------------------------------------------------------
+
+
+def _metrics(web: Web) -> Answer:
+    pieces = metrics.exposition(web.owner.broker, web.facts())
+    return Answer(200, {"Content-Type": metrics.CONTENT_TYPE}, one_at_a_time(pieces))
+
+
+def _health(web: Web) -> Answer:
+    lock = web.owner.broker.lock
+    if not lock.acquire(timeout=_STUCK_S):
+        return json_answer({"healthy": False, "why": "the registry has not answered for %g s" % _STUCK_S}, 503)
+    lock.release()
+    return json_answer({"healthy": True})
+
+
+def _readiness(web: Web) -> Answer:
+    broker = web.owner.broker
+    why: List[str] = []
+    if web.owner.stopping or broker.registry.draining:
+        why.append("the server is to stop, and takes no new jobs")
+    if broker.keeper is not None and broker.keeper.figures()["failing"]:
+        why.append("background jobs cannot be stored")
+    return json_answer({"ready": not why, "why": why}, 503 if why else 200)
+
+
+class Page(NamedTuple):
+    right: Optional[str]
+    """What the asker must be allowed to do; `None`: nothing, and under any name of the host."""
+    act: Callable[[Web], Answer]
+
+
+PAGES: Dict[bytes, Page] = {
+    b"/metrics": Page("see", _metrics),
+    b"/healthz": Page(None, _health),
+    b"/readyz": Page(None, _readiness),
+}
+"""By path. They take GET and HEAD."""
+
+
+# -- one connection --------------------------------------------------------------
+
+
+class WebHandler(http.server.BaseHTTPRequestHandler):
+    """One connection, from its acceptance to its end, in its own thread."""
+
+    server: Listener
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        self.owner = self.server.owner
+        assert self.owner.web is not None
+        self.web: Web = self.owner.web
+        config = self.owner.config
+        set_options(self.request, config)
+        sock = self.web.secure(self.request)
+        self.channel = HttpConnection(sock, config.partial_timeout, config.unread_timeout, config.max_packet)
+        self.web.enter(self.channel)
+        self.person = Person(address_text(self.client_address), None)
+
+    def finish(self) -> None:
+        self.web.leave(self.channel)
+
+    def handle(self) -> None:
+        try:
+            while not self.owner.stopping and self._serve_one():
+                pass
+            self.channel.finish()
+        except Gone:
+            pass
+
+    def _serve_one(self) -> bool:
+        """One request. False: it was the last one. Gone."""
+        self.old_client = True
+        self.command = ""
+        try:
+            request = self.channel.next_request()
+        except Refused as error:
+            self.owner.log.debug("%s: %s", self.person.address, error.text)
+            self.close_connection = True
+            self._send(error_answer(error))
+            return False
+        if request is None:
+            return False
+        self.command = request.method
+        self.old_client = request.is_old
+        self.close_connection = not request.keeps_alive
+        self.person = self.person._replace(authorization=request.fields.get("authorization"))
+        self.web.begin()
+        status = _CLIENT_GONE
+        try:
+            status = self._answer(request)
+        finally:
+            self.web.end(status)
+        self.owner.log.debug("%s: %s %r: %d", self.person.address, request.method, request.path[:200], status)
+        return not self.close_connection
+
+    def _answer(self, request: Request) -> int:
+        """Returns the status. Gone."""
+        try:
+            answer = self._answer_of(request)
+        except Refused as error:
+            answer = error_answer(error)
+        except (JobTimeout, JobLost) as error:
+            answer = error_answer(not_ended(error))
+        except Abandoned:
+            raise Gone from None
+        except Gone:
+            raise
+        except Exception:
+            self.close_connection = True
+            self._send(error_answer(Refused(500, "INTERNAL_ERROR", "an error of this server; its log has more")))
+            raise
+        if self.channel.has_body_left or self.owner.stopping or self.owner.broker.registry.draining:
+            self.close_connection = True
+        self._send(answer)
+        if answer.then is not None:
+            answer.then()
+        return answer.status
+
+    # -- where it goes -------------------------------------------------------------------
+
+    def _answer_of(self, request: Request) -> Answer:
+        page = PAGES.get(request.path)
+        if page is None or page.right is not None:
+            http_request.check_host(request, self.web.names)
+        if request.method == "OPTIONS":
+            return Answer(204, {"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"}, b"")
+        if page is not None:
+            _check_method(request, ("GET", "HEAD"))
+            self._check_right(page.right, None)
+            return page.act(self.web)
+        if request.path == b"/api" or request.path.startswith(b"/api/"):
+            return self._operate(request)
+        _check_method(request, c_http.METHODS)
+        http_request.check_origin(request)
+        self._check_right("submit", c_http.function_of(request))
+        return c_http.submit(self._asker(), request, self._whole_body())
+
+    def _operate(self, request: Request) -> Answer:
+        operation, path = _operation_of(request)
+        reads = operation.method == "GET"
+        if not reads:
+            http_request.check_origin(request)
+        body = None if reads else self._json_body(request)
+        values = values_of(operation.fields, path, request.query, body)
+        self._check_right(operation.right, values.get("function"))
+        return operation.act(self.web.scene, self._asker(), values)
+
+    def _check_right(self, right: Optional[str], function: Optional[bytes]) -> None:
+        why = None if right is None else self.web.why_not(self.person, right, function)
+        if why is not None:
+            raise Refused(403, "PERMISSION_DENIED", why)
+
+    def _json_body(self, request: Request) -> Optional[Mapping[str, Any]]:
+        """`None`: there is none."""
+        if request.length == 0:
+            return None
+        if request.fields.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refused(415, "NOT_JSON", "expected a body of the Content-Type application/json")
+        return from_json(self._whole_body())
+
+    def _whole_body(self) -> bytes:
+        try:
+            return self.channel.body()
+        except Refused:
+            self.close_connection = True
+            raise
+
+    def _asker(self) -> Asker:
+        broker, config = self.owner.broker, self.owner.config
+
+        def waiter(timeout_s: Optional[float]) -> Waiter:
+            return Waiter(broker, self.person.address, timeout_s, config.max_unsent, self.channel.is_gone)
+
+        return Asker(broker, waiter)
+
+    # -- what is sent --------------------------------------------------------------------
+
+    def _send(self, answer: Answer) -> None:
+        """Gone: the client, or an answer that cannot be finished any more."""
+        body = answer.body
+        if isinstance(body, bytes):
+            head = self._head(answer, len(body))
+            self.channel.write(head if self.command == "HEAD" else head + body)
+            return
+        try:
+            self._send_pieces(answer, body)
+        finally:
+            # It may hold on to a job.
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+
+    def _send_pieces(self, answer: Answer, body: Iterator[bytes]) -> None:
+        try:
+            first = next(body, b"")
+        except Refused as error:
+            self._send(error_answer(error))
+            return
+        self.channel.write(self._head(answer, None))
+        if self.command == "HEAD":
+            return
+        try:
+            self._send_piece(first)
+            for piece in body:
+                self._send_piece(piece)
+        except (Refused, Abandoned):
+            # The client must not take what it has for all.
+            self.channel.reset()
+            raise Gone from None
+        if not self.old_client:
+            self.channel.write(b"0\r\n\r\n")
+
+    def _send_piece(self, piece: bytes) -> None:
+        if piece:
+            self.channel.write(piece if self.old_client else b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def _head(self, answer: Answer, length: Optional[int]) -> bytes:
+        """`length`: of the body; `None`: it comes in pieces."""
+        if length is None and self.old_client:
+            self.close_connection = True
+        self.wfile = io.BytesIO()
+        self.send_response(answer.status)
+        for name, value in {**_ALWAYS, **answer.headers}.items():
+            self.send_header(name, value)
+        if length is None and not self.old_client:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif length is not None and answer.status != 204:
+            self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close" if self.close_connection else "keep-alive")
+        self.end_headers()
+        return self.wfile.getvalue()
+
+    # -- of http.server -------------------------------------------------------------------
+
+    request_version = "HTTP/1.1"
+
+    def version_string(self) -> str:
+        return "Gearman/" + self.owner.control.version
+
+    def log_request(self, *arguments: Any) -> None:
+        """Nothing: see `_serve_one`."""
+
+
+def _check_method(request: Request, allowed: Tuple[str, ...]) -> None:
+    if request.method not in allowed:
+        known = request.method in _METHODS
+        text = "%s cannot be used here" % request.method if known else "there is no method %s" % request.method[:50]
+        raise Refused(405 if known else 501, "METHOD_NOT_ALLOWED", text, {"Allow": ", ".join((*allowed, "OPTIONS"))})
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH")
+
+
+def _operation_of(request: Request) -> Tuple[api.Operation, Dict[str, bytes]]:
+    """The operation, and the fields that its path has. Refused: there is none."""
+    method = "GET" if request.method == "HEAD" else request.method
+    allowed: List[str] = []
+    for operation in api.OPERATIONS:
+        path = _match(operation.path, request.segments)
+        if path is not None:
+            if operation.method == method:
+                return operation, path
+            allowed.append(operation.method)
+    if not allowed:
+        raise Refused(404, "NOT_FOUND", "there is no such operation; GET %s lists them" % api.VERSION)
+    _check_method(request, tuple(allowed + ["HEAD"] * ("GET" in allowed)))
+    raise AssertionError("no method is missing")
+
+
+def _match(path: str, segments: List[bytes]) -> Optional[Dict[str, bytes]]:
+    expected = (api.VERSION + path)[1:].split("/")
+    if len(expected) != len(segments):
+        return None
+    found: Dict[str, bytes] = {}
+    for part, segment in zip(expected, segments):
+        if part.startswith("{"):
+            found[part[1:-1]] = segment
+        elif part.encode() != segment:
+            return None
+    return found
