@@ -32,9 +32,10 @@ _RECEIVE_BYTES = 64 * 1024
 # much memory, and 4 KB where it is more than that.
 _FEW_BYTES = 1024
 # Now and then between the turns of one peer that has sent a great many small
-# packets: long enough for other handlers to have theirs.
+# packets, or asked for a large table: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
 _PACKETS_A_PAUSE = 200
+_LARGE_ANSWER_BYTES = 4096
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # For how long the last answers to a peer that has stopped sending are kept.
@@ -246,6 +247,9 @@ class Handler(socketserver.BaseRequestHandler):
                 self._wait_until_read(_UNREAD_BYTES // 2)
             if peer.why_aborted is not None:
                 return
+            if len(piece) > _LARGE_ANSWER_BYTES:
+                # More of it is all computation.
+                time.sleep(_PAUSE_S)
 
     def _wait_until_read(self, enough_bytes: int, longest_s: float = float("inf")) -> None:
         """Wait until no more than that waits for the peer, or it is given up. The flusher does the sending."""
