@@ -24,7 +24,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import Callable, Deque, List, Optional, Union
+from typing import Any, Callable, Deque, List, Optional, Union
 
 from gearmand.parties import Party
 from gearmand.protocol import RESPONSE_HEADS, packed_size
@@ -40,7 +40,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 
 
 class Peer(Party):
-    """A party at the other end of a socket.
+    """A party at the other end of a socket, or of a Channel, which is used like one.
 
     `limit_bytes` bounds what may wait behind the packet at the head of the
     outbox; a peer that exceeds it is aborted. 0: no bound.
@@ -50,6 +50,7 @@ class Peer(Party):
         "socket",
         "fileno",
         "address",
+        "common_name",
         "outbox",
         "touched",
         "backed_up",
@@ -66,7 +67,7 @@ class Peer(Party):
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Any,
         address: str,
         touched_peers: List["Peer"],
         on_backed_up: Callable[["Peer"], None],
@@ -77,6 +78,8 @@ class Peer(Party):
         self.socket = sock
         self.fileno = sock.fileno()
         self.address = address
+        # The CN of its certificate, where it had to show one.
+        self.common_name: Optional[str] = None
         self.outbox: Deque[Buffer] = deque()
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.
