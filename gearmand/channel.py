@@ -55,7 +55,8 @@ class Channel:
         # How many bytes given to `send` are in there.
         self._covered = 0
         self._has_ended = False
-        self._failure: Optional[TlsFailure] = None
+        # Why, and no exception: one that is kept keeps its frames, and this, alive.
+        self._has_failed = ""
         self._process = os.getpid()
 
     def fileno(self) -> int:
@@ -93,7 +94,7 @@ class Channel:
 
     def _step(self, raw: bytes, ends_at: Optional[float]) -> bool:
         """Take what came, and send the answer; True: the handshake is done."""
-        failure = None
+        why = ""
         with self._lock:
             self._incoming.write(raw)
             try:
@@ -102,10 +103,10 @@ class Channel:
             except ssl.SSLWantReadError:
                 done = False
             except ssl.SSLError as error:
-                failure = self._failed(error)
-        if failure is not None:
+                why = self._failed(error)
+        if why:
             self._linger()
-            raise failure
+            raise TlsFailure(why)
         while True:
             with self._lock:
                 if self._push():
@@ -166,8 +167,8 @@ class Channel:
 
     def _decrypt(self, raw: bytes, most: int, read: Callable[[int], int]) -> Optional[int]:
         """How much was read; 0: the connection has ended; `None`: more has to come."""
-        if self._failure is not None:
-            raise self._failure
+        if self._has_failed:
+            raise TlsFailure(self._has_failed)
         if raw:
             self._incoming.write(raw)
         done = 0
@@ -188,9 +189,9 @@ class Channel:
         except ssl.SSLError as error:
             ended = self._has_ended or isinstance(error, ssl.SSLZeroReturnError)
             if not ended:
-                self._failure = self._failed(error)
+                self._has_failed = self._failed(error)
                 if not done:
-                    raise self._failure from None
+                    raise TlsFailure(self._has_failed) from None
                 # After good data it is for the next call.
         if self._outgoing.pending:
             self._answer()
@@ -205,7 +206,7 @@ class Channel:
         if len(self._unsent) > _UNREAD_BYTES:
             raise TlsFailure("it demands TLS answers and reads none")
 
-    def _failed(self, error: ssl.SSLError) -> TlsFailure:
+    def _failed(self, error: ssl.SSLError) -> str:
         """What is wrong, after an alert that says so has been sent."""
         try:
             self._push()
@@ -213,8 +214,8 @@ class Channel:
             pass
         verification = getattr(error, "verify_message", None)
         if verification:
-            return TlsFailure("its certificate is not accepted: %s" % verification.rstrip("."))
-        return TlsFailure("TLS: %s" % (error.reason or str(error)).lower().replace("_", " "))
+            return "its certificate is not accepted: %s" % verification.rstrip(".")
+        return "TLS: %s" % (error.reason or str(error)).lower().replace("_", " ")
 
     # -- sending ---------------------------------------------------------------
 

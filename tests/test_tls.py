@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -20,6 +21,7 @@ import pytest
 from certificates import certificates
 from gearmand import Admin, Client, ConfigError, JobLost, Server, ServerLost, Tls, Worker, compat
 from gearmand.addresses import parse
+from gearmand.channel import Channel
 from gearmand.connection import Connection, tls_of
 from gearmand.errors import TlsFailure
 from gearmand.tls import ServerSide
@@ -502,6 +504,35 @@ def test_thousand_silent_connections_stall_nobody_and_are_closed_in_time(start, 
         wait_until(lambda: threading.active_count() <= threads, "their threads are gone")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_connections_that_fail_leave_nothing_behind_without_a_collector(strict, files):
+    """The daemon runs without one."""
+
+    def fail(at):
+        if at % 3 == 0:
+            with pytest.raises((OSError, Closed)):
+                with TlsWire(tls_address(strict), context_of(files, None)) as wire:
+                    wire.echo()
+        elif at % 3 == 1:
+            with raw(tls_address(strict)) as sock:
+                sock.sendall(b"no TLS")
+                assert is_ended(sock)
+        else:
+            with TlsWire(tls_address(strict), context_of(files)) as wire:
+                wire.echo()
+                os.write(wire.socket.fileno(), b"\x17\x03\x03\x00\x40" + os.urandom(64))
+                assert wire.is_closed()
+
+    gc.collect()
+    gc.disable()
+    try:
+        for at in range(9):
+            fail(at)
+        wait_until(lambda: not strict.connections, "all are gone")
+        wait_until(lambda: not [each for each in gc.get_objects() if isinstance(each, Channel)], "no channel is left")
+    finally:
+        gc.enable()
 
 
 # -- random cuts ---------------------------------------------------------------------
@@ -1004,6 +1035,36 @@ def test_gear_works_and_submits(strict, files):
     words = [str(tls_address(strict)[1]), files.path("client.key"), files.path("client.pem"), files.path("ca.pem")]
     ran = subprocess.run([python, "-c", GEAR_SCRIPT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=90)
     assert ran.stdout.decode().splitlines()[-1:] == ["done"], ran.stdout.decode()
+
+
+PERL_SCRIPT = """
+use strict; use Gearman::Client; use Gearman::Worker;
+alarm 60;
+my ($port, $ca, $certificate, $key) = @ARGV;
+my $server = {host => "127.0.0.1", port => $port, use_ssl => 1, ca_file => $ca, cert_file => $certificate, key_file => $key};
+my $pid = fork;
+if (!$pid) {
+    alarm 60;
+    my $worker = Gearman::Worker->new(job_servers => [$server]);
+    $worker->register_function(reverse => sub { scalar reverse $_[0]->arg });
+    $worker->work;
+}
+my $client = Gearman::Client->new(job_servers => [$server]);
+my @found;
+for my $data ("abc", "x" x 300000) { my $result = $client->do_task("reverse", \\$data, {timeout => 30}); push @found, $$result }
+kill 9, $pid;
+waitpid $pid, 0;
+print $found[0], " ", length $found[1];
+"""
+
+
+def test_perl_library_works_and_submits(strict, files):
+    perl = foreign("/usr/bin/perl")
+    if not os.path.exists(perl) or subprocess.run([perl, "-MGearman::Client", "-MIO::Socket::SSL", "-e1"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("there is no Perl with Gearman::Client and IO::Socket::SSL (Debian: libgearman-client-perl libio-socket-ssl-perl)")
+    words = [str(tls_address(strict)[1]), files.path("ca.pem"), files.path("client.pem"), files.path("client.key")]
+    ran = subprocess.run([perl, "-e", PERL_SCRIPT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=90)
+    assert ran.stdout == b"cba 300000"
 
 
 def test_c_tools_work_and_submit(strict, files):
