@@ -23,9 +23,11 @@ Threads: any.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
 from gearmand.peer import Peer
@@ -36,6 +38,12 @@ Result = TypeVar("Result")
 
 _ROWS_A_TURN = 500
 _JOBS_A_TURN = 500
+# With more peers than this, whoever is about to send first lets those have
+# their turns who have been waiting for the processor. (Measured, 100 clients
+# and 100 workers: as many jobs a second, the slowest of them 40 ms instead of
+# 300. With few peers it only costs.)
+_CROWD = 64
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Broker:
@@ -85,6 +93,8 @@ class Broker:
         finally:
             if notes is not None:
                 self.keeper.note(notes)
+            if posted and len(self.peers) > _CROWD:
+                _let_others_run()
             for peer in posted:
                 peer.flush()
 
@@ -99,6 +109,11 @@ class Broker:
         for at in range(0, len(listed), _ROWS_A_TURN):
             piece = listed[at : at + _ROWS_A_TURN]
             yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
+
+    def rows_of_plain(self, row: Callable[[Job], Any]) -> Iterable[List[Any]]:
+        """The same of the plain jobs, each made into a Job for `row` to look at."""
+        for at in self.turn(lambda registry: registry.plain.pieces()):
+            yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
 
     def keep(self, submissions: Sequence[Submission]) -> List[Row]:
         """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not.

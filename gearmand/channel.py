@@ -28,6 +28,8 @@ from gearmand.errors import TlsFailure
 Buffer = Union[bytes, memoryview]
 
 _RAW_BYTES = 64 * 1024
+# As long as no more comes at a time: it is what a thread that waits holds.
+_FEW_RAW_BYTES = 1024
 _RECORD_BYTES = 16 * 1024
 _PLAIN_BYTES = 64 * 1024
 # How much of the session's own answers (to a demand for new keys, say) may
@@ -54,6 +56,7 @@ class Channel:
         self._unsent = memoryview(b"")
         # How many bytes given to `send` are in there.
         self._covered = 0
+        self._most_raw = _FEW_RAW_BYTES
         self._has_ended = False
         # Why, and no exception: one that is kept keeps its frames, and this, alive.
         self._has_failed = ""
@@ -161,7 +164,8 @@ class Channel:
                     count = self._decrypt(raw, most, read)
                 if count is not None:
                     return count
-            raw = self._socket.recv(_RAW_BYTES, flags)
+            raw = self._socket.recv(self._most_raw, flags)
+            self._most_raw = _RAW_BYTES if len(raw) >= _FEW_RAW_BYTES else _FEW_RAW_BYTES
             if not raw:
                 self._has_ended = self.pending = True
 

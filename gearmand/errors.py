@@ -58,7 +58,7 @@ class JobError(GearmandError):
     (`None` where that is in this process or was never reached), all as `str`.
     """
 
-    def __init__(self, message: str, function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
+    def __init__(self, message: str = "", function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
         super().__init__(message)
         self.function = function
         self.handle = handle

@@ -130,8 +130,14 @@ class Handles:
         self._format = prefix.replace(b"%", b"%%") + b":%d"
         self._next = first_number
 
-    def new(self) -> bytes:
-        number, self._next = self._next, self._next + 1
+    def new(self) -> Tuple[int, bytes]:
+        """A number and its handle."""
+        number = self._next
+        self._next = number + 1
+        return number, self._format % number
+
+    def of(self, number: int) -> bytes:
+        """The handle of a number."""
         return self._format % number
 
     def reserve(self, count: int) -> List[Tuple[int, bytes]]:

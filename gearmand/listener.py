@@ -32,9 +32,13 @@ if TYPE_CHECKING:
     from gearmand.tls import ServerSide
 
 _RECEIVE_BYTES = 64 * 1024
-# Between two turns of one peer that has sent a great many small packets: long
-# enough for other handlers to have theirs.
+# As long as a peer sends no more at a time. It costs a waiting handler that
+# much memory, and 4 KB where it is more than that.
+_FEW_BYTES = 1024
+# Now and then between the turns of one peer that has sent a great many small
+# packets: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
+_PACKETS_A_PAUSE = 200
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # For how long the last answers to a peer that has stopped sending are kept.
@@ -214,13 +218,15 @@ class Handler(socketserver.BaseRequestHandler):
             return
         decoder, peer = self.decoder, self.peer
         receive, receive_into = peer.socket.recv, peer.socket.recv_into
+        most = _FEW_BYTES
         while not self.owner.stopping:
             room = decoder.room()
             try:
                 if room is None:
-                    data = receive(_RECEIVE_BYTES)
+                    data = receive(most)
                     if not data:
                         return
+                    most = _RECEIVE_BYTES if len(data) >= _FEW_BYTES else _FEW_BYTES
                     events = decoder.feed(data)
                 else:
                     count = receive_into(room)
@@ -263,9 +269,13 @@ class Handler(socketserver.BaseRequestHandler):
     def _serve(self, events: Sequence[Event]) -> None:
         broker = self.owner.broker
         at = 0
+        pause_at = _PACKETS_A_PAUSE
         while True:
-            kept = self._keep(events, at) if broker.keeper is not None else {}
-            at = broker.turn(packet_commands.serve, self.peer, events, at, kept)
+            if broker.keeper is None:
+                at = broker.turn(packet_commands.serve, self.peer, events, at)
+            else:
+                kept = self._keep(events, at)
+                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, packet_commands.PACKETS_A_COMMIT)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
@@ -273,7 +283,8 @@ class Handler(socketserver.BaseRequestHandler):
                 at += 1
                 if at == len(events):
                     return
-            else:
+            elif at >= pause_at:
+                pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
     def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:

@@ -1,20 +1,29 @@
-"""Rows become jobs again: at the start, and when it is nearly the turn of dormant ones. Pure, like the registry."""
+"""Jobs that are no Job yet: plain ones, dormant ones, and rows at the start. Pure, like the registry."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Union
 
-from gearmand.dormant import Wanted
+from gearmand.dormant import JOB_BYTES, Wanted
+from gearmand.errors import Refusal
 from gearmand.jobs import Job
 from gearmand.registry import Registry
 from gearmand.rows import Row
 
 
+def submit_row(registry: Registry, row: Row) -> Union[Job, bytes, Refusal]:
+    """Submit what the store has kept. Returns the job, or the handle of a plain one, or why it was refused."""
+    due_s = row.due_s if row.due_s is not None and row.due_s > registry.epoch_s else None
+    plain = not row.unique and due_s is None and row.reducer is None and not row.retries
+    if plain and type(row.workload) is bytes and row.handle == registry.handles.of(row.number):
+        return registry.submit_plain(row.function, row.workload, row.priority, row)
+    return registry.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
+
+
 def restore(registry: Registry, row: Row) -> None:
     """Take a job from the store as it was; one that ran waits again."""
     registry.handles.skip(row.number)
-    due_s = row.due_s if row.due_s is not None and row.due_s > registry.epoch_s else None
-    registry.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
+    submit_row(registry, row)
 
 
 def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
@@ -26,20 +35,30 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
         registry.enqueue(job)
 
 
-def is_dormant(registry: Registry, handle: bytes) -> bool:
-    """Whether the job of that handle waits in the store alone."""
-    return bool(registry.dormant.tails) and registry.dormant.find(registry.handles.number_of(handle)) is not None
+def waits(registry: Registry, handle: bytes) -> bool:
+    """Whether the job of that handle is plain, or dormant."""
+    number = registry.handles.number_of(handle)
+    return registry.plain.find(number) is not None or registry.dormant.find(number) is not None
 
 
 def cancel(registry: Registry, handle: bytes) -> bool:
-    """`Registry.cancel`, of dormant jobs too."""
+    """`Registry.cancel`, of plain and dormant jobs too."""
     if registry.cancel(handle):
         return True
     number = registry.handles.number_of(handle)
-    function = registry.dormant.remove(number)
+    entry = registry.plain.remove(number)
+    if entry is not None:
+        _, workload, queue = entry
+        function = queue.function
+        registry.look_after(function, queue.priority)
+        if registry.stored:
+            registry.dormant.bytes -= JOB_BYTES + len(workload)
+    else:
+        function = registry.dormant.remove(number)
     if function is None:
         return False
     function.jobs -= 1
     registry.functions.note_if_idle(function)
-    registry.notes.removed.append(number)
+    if registry.stored:
+        registry.notes.removed.append(number)
     return True

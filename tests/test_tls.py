@@ -215,6 +215,32 @@ def test_channel_sendmsg_is_one_stream(files):
     other.close()
 
 
+def test_channel_sendmsg_goes_on_where_the_socket_was_full(files):
+    one, other = channels(files, small=True)
+    pieces = [b"%04d" % number + b"x" * (number * 97 % 5000) for number in range(300)]
+    whole = b"".join(pieces)
+    got = {}
+    thread = threading.Thread(target=lambda: got.update(data=receive_all(other, len(whole))))
+    with pytest.raises(BlockingIOError):
+        while True:
+            pieces = left(pieces, one.sendmsg(pieces))
+    thread.start()
+    while pieces:
+        try:
+            pieces = left(pieces, one.sendmsg(pieces[:7]))
+        except BlockingIOError:
+            select.select([], [one], [], DEADLINE_S)
+    thread.join(DEADLINE_S)
+    assert got["data"] == whole
+    one.close()
+    other.close()
+
+
+def left(pieces, sent):
+    rest = b"".join(pieces)[sent:]
+    return [rest[at : at + 3000] for at in range(0, len(rest), 3000)]
+
+
 @pytest.mark.parametrize("goodbye", [True, False])
 def test_channel_ends_after_the_last_data_with_close_notify_or_without(files, goodbye):
     one, other = channels(files)

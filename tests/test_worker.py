@@ -373,6 +373,12 @@ def test_job_failed_is_a_failure_without_a_traceback(server, log):
     assert [record.levelname for record in log()] == ["INFO"]
 
 
+def test_job_failed_needs_no_text(server):
+    with worker_of(server, f=raises(JobFailed)):
+        with pytest.raises(JobFailed):
+            server.submit("f", timeout_s=DEADLINE_S)
+
+
 def test_job_that_ended_itself_counts_what_comes_later_no_more(server, log):
     errors = []
 
@@ -1436,6 +1442,10 @@ TASKS = """
             time.sleep(0.01)
         return "ended"
 
+    def interrupt(job):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
     def _private(job):
         pass
 
@@ -1443,6 +1453,7 @@ TASKS = """
     worker = Worker(encoder="text", client_id="from the file")
     worker.register("pid", pid)
     worker.register("until", until, encoder="bytes")
+    worker.register("interrupt", interrupt)
 
     class NotCallable: pass
     nothing = NotCallable()
@@ -1517,6 +1528,14 @@ def test_command_line_overrides_the_settings_of_a_worker(server, tasks):
     assert ended(process) == (0, "", "")
 
 
+def test_command_line_that_is_interrupted_twice_ends_at_once(server, tasks):
+    process = tasks("tasks:worker")
+    call = Background(server.submit, "interrupt", timeout_s=DEADLINE_S)
+    assert ended(process) == (130, "", "")
+    with worker_of(server, interrupt=lambda job: b"by another one"):
+        assert call.result() == b"by another one"
+
+
 @pytest.mark.parametrize("what, function", [("tasks:pid", "pid"), ("tasks:table", "table pid"), ("tasks", "pid"), ("tasks:worker", "pid")])
 def test_command_line_takes_callables_tables_modules_and_workers(server, tasks, what, function):
     process = tasks(what)
@@ -1534,7 +1553,7 @@ def test_command_line_takes_callables_tables_modules_and_workers(server, tasks, 
         (["broken"], 1, "gearmand.worker: cannot import broken: ZeroDivisionError: division by zero\n"),
         (["tasks:nothing"], 1, "gearmand.worker: expected a Worker, a callable, a dictionary of callables or a module of functions"),
         (["tasks:empty"], 1, "gearmand.worker: expected a Worker, a callable, a dictionary of callables or a module of functions"),
-        (["tasks:worker.none"], 1, "gearmand.worker: tasks:worker.none: there is no 'none' in <Worker of pid, until"),
+        (["tasks:worker.none"], 1, "gearmand.worker: tasks:worker.none: there is no 'none' in <Worker of pid, until, interrupt"),
         (["tasks:"], 1, "gearmand.worker: 'tasks:': expected MODULE:OBJECT, or MODULE\n"),
         (["--concurrency", "0", "tasks"], 1, "gearmand.worker: concurrency: expected a whole number from 1 on, got 0\n"),
         (["--servers", "x:y", "tasks"], 1, "gearmand.worker: server 'x:y': expected a port from 1 to 65535, got 'y'\n"),
