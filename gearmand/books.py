@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
@@ -15,12 +15,21 @@ from gearmand.jobs import ASSIGN, END, QUEUED, REQUEUE, RUNNING, Handles, Job, W
 from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.protocol import PacketType
-from gearmand.rows import Notes, Row
+from gearmand.rows import Notes
 from gearmand.rules import Rules
 from gearmand.uniques import Uniques, key_of
 from gearmand.wakeups import Wakeups
 
 WORK_FAIL = int(PacketType.WORK_FAIL)
+
+
+class Pending(NamedTuple):
+    """Submissions of one unique that are being stored, and are no job yet."""
+
+    handle: bytes
+    """That of the job which they will be."""
+    rows: List[int]
+    """The numbers of their rows."""
 
 
 class Books:
@@ -34,6 +43,8 @@ class Books:
         self.jobs: Dict[bytes, Job] = {}
         self.functions = Functions()
         self.uniques = Uniques()
+        # By function and key; a function and key have a job, or this, or neither.
+        self.pending: Dict[Tuple[Function, Hashable], Pending] = {}
         # Every unfinished job is either in `jobs` or plain and in its queue.
         self.plain = Plain()
         self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, grab)
@@ -60,11 +71,21 @@ class Books:
             job.rows = (number,)
         return job
 
-    def put_row(self, job: Job, row: Row) -> None:
-        """The job is that of the row."""
-        job.rows = (row.number,)
-        job.retries = row.retries
-        self.dormant.bytes += JOB_BYTES + len(job.workload)
+    def add_rows(self, job: Job, numbers: Sequence[int]) -> None:
+        """The job is that of these rows, too: they go when it ends."""
+        if not job.rows:
+            self.dormant.bytes += JOB_BYTES + len(job.workload)
+        job.rows += tuple(numbers)
+
+    def drop_row(self, job: Job, number: int) -> None:
+        """A row could not be stored: nobody was promised the job for it. One that nobody wants any more ends."""
+        job.rows = tuple(each for each in job.rows if each != number)
+        if job.rows:
+            return
+        self.dormant.bytes -= JOB_BYTES + len(job.workload)
+        job.background = False
+        if not job.wanted and job.state is not RUNNING:
+            self._end(job)
 
     def look_after(self, function: Function, priority: int) -> None:
         self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)

@@ -27,11 +27,13 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.errors import not_stored
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
 from gearmand.peer import Peer
 from gearmand.registry import Registry
+from gearmand.revival import Kept, expect, give_up
 from gearmand.rows import Notes, Row, Submission
 
 Result = TypeVar("Result")
@@ -115,17 +117,26 @@ class Broker:
         for at in self.turn(lambda registry: registry.plain.pieces()):
             yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
 
-    def keep(self, submissions: Sequence[Submission]) -> List[Row]:
-        """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not.
+    def keep(self, submissions: Sequence[Submission]) -> List[Kept]:
+        """Store background jobs that are to be submitted. Returns when they survive: their rows, or why they are refused.
 
-        Needs a keeper.
+        Every row must be given to `revival.admit`. Needs a keeper.
         """
         assert self.keeper is not None
-        numbers = self.turn(lambda registry: registry.handles.reserve(len(submissions)))
-        now_s = self._wall_clock()
-        rows = [submission.row(*number, now_s) for submission, number in zip(submissions, numbers)]
-        self.keeper.keep(rows)
-        return rows
+        kept = self.turn(expect, submissions)
+        rows = [each for each in kept if isinstance(each, Row)]
+        try:
+            failures = self.keeper.keep(rows) if rows else None
+        except BaseException:
+            # A caller in this process was interrupted.
+            self.turn(give_up, rows)
+            raise
+        if failures:
+            self.turn(give_up, [row for row in rows if row.number in failures])
+            kept = [
+                not_stored(failures[each.number]) if isinstance(each, Row) and each.number in failures else each for each in kept
+            ]
+        return kept
 
     # -- peers -----------------------------------------------------------------
 

@@ -117,7 +117,9 @@ PlainEntry = Tuple[int, bytes, Queue]
 class Function:
     """A function by its name, with all that is counted of it."""
 
-    __slots__ = ("name", "queues", "jobs", "running", "scheduled", "workers", "sleepers", "unaware", "claims", "limits")
+    __slots__ = (
+        "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits"
+    )  # fmt: skip
 
     def __init__(self, name: bytes) -> None:
         self.name = name
@@ -126,6 +128,9 @@ class Function:
         self.jobs = 0
         self.running = 0
         self.scheduled = 0
+        # Jobs to be, which are being stored: counted from when they are
+        # accepted, so that what has been stored need not be refused.
+        self.pending = 0
         self.workers: Dict["Party", None] = {}
         self.sleepers: Dict["Party", None] = {}
         self.unaware: List[Dict["Party", None]] = [{} for _ in Priority]
@@ -147,6 +152,13 @@ class Function:
     @property
     def limited(self) -> bool:
         return any(limit is not None for limit in self.limits)
+
+    @property
+    def used(self) -> bool:
+        return bool(self.jobs or self.pending or self.workers)
+
+    def is_full(self, limit: int) -> bool:
+        return self.jobs + self.pending >= limit
 
 
 IDLE_FUNCTIONS = 100_000
@@ -172,7 +184,7 @@ class Functions(Dict[bytes, Function]):
         function = self.get(name)
         if function is None:
             return None
-        if function.workers or function.jobs:
+        if function.used:
             return False
         self._forget(function)
         return True
@@ -185,13 +197,13 @@ class Functions(Dict[bytes, Function]):
 
     def note_if_idle(self, function: Function) -> None:
         """Call when it may have become idle; beyond `IDLE_FUNCTIONS` the one that is idle longest is forgotten."""
-        if function.jobs or function.workers:
+        if function.used:
             return
         self._idle[function] = None
         self._idle.move_to_end(function)
         if len(self._idle) > IDLE_FUNCTIONS:
             oldest, _ = self._idle.popitem(last=False)
-            if not (oldest.jobs or oldest.workers or oldest.limited):
+            if not (oldest.used or oldest.limited):
                 self._forget(oldest)
 
     def _forget(self, function: Function) -> None:

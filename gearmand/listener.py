@@ -16,12 +16,12 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.addresses import unix_path
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError, StoreError, TlsFailure, not_stored
+from gearmand.errors import ConfigError, TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 from gearmand.socket_file import SocketFile
@@ -274,8 +274,9 @@ class Handler(socketserver.BaseRequestHandler):
             if broker.keeper is None:
                 at = broker.turn(packet_commands.serve, self.peer, events, at)
             else:
-                kept = self._keep(events, at)
-                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, packet_commands.PACKETS_A_COMMIT)
+                wanted, most = packet_commands.submissions(events, at, time.time())
+                kept = dict(zip(wanted, broker.keep(list(wanted.values())))) if wanted else {}
+                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, most)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
@@ -286,16 +287,6 @@ class Handler(socketserver.BaseRequestHandler):
             elif at >= pause_at:
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
-
-    def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:
-        """Store the background jobs of the next turn: by their places, their rows, or why they are refused."""
-        wanted = packet_commands.submissions(events, at, time.time())
-        if not wanted:
-            return {}
-        try:
-            return dict(zip(wanted, self.owner.broker.keep(list(wanted.values()))))
-        except StoreError as error:
-            return dict.fromkeys(wanted, not_stored(error))
 
     def _answer(self, line: bytes) -> None:
         peer = self.peer

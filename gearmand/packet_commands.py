@@ -9,7 +9,7 @@ is held throughout, so nothing here waits, sends or logs.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
@@ -17,8 +17,8 @@ from gearmand.jobs import RUNNING, Job, Priority
 from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
-from gearmand.revival import submit_row, waits
-from gearmand.rows import Row, Submission
+from gearmand.revival import Kept, admit, waits
+from gearmand.rows import Submission
 
 HIGH, NORMAL, LOW = (int(priority) for priority in Priority)
 
@@ -45,6 +45,7 @@ CLIENT_ID_BYTES = 127
 # What is looked at of a number, and of the arguments of a packet without data,
 # however long they are: more than any bound of theirs.
 _NUMBER_BYTES = 64
+_ENDS = frozenset(map(int, (PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION)))
 _SMALL_BYTES = 2 * FUNCTION_BYTES
 _AS_GOOD_AS_NONE_S = 10 * 365 * 86400
 
@@ -111,33 +112,39 @@ def _integer(raw: Body) -> int:
 
 
 Parsed = Union[Submission, Refusal]
-Kept = Union[Row, Refusal]
 
 
-def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Dict[int, Submission]:
-    """The background jobs that the next `serve` of these events will submit, by their place in them.
+def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Tuple[Dict[int, Submission], int]:
+    """The background jobs that the next `serve` of these events submits, by their place in them, and its `most`.
 
-    What is refused as it stands is not among them: `serve` says so.
+    What is refused as it stands is not among them: `serve` says so. They are
+    accepted before anything of that turn is done; so a unique does not go with
+    the end of a job before it, which it would still join.
     """
     found: Dict[int, Submission] = {}
+    has_end = False
     for at in range(start, min(len(events), start + PACKETS_A_COMMIT)):
         kind, body = events[at]
-        if kind == TEXT_LINE:
-            break
         if kind in BACKGROUND:
             arguments = split(body, len(ARGUMENTS[kind]))
             if len(arguments) == len(ARGUMENTS[kind]):
                 parsed = BACKGROUND[kind](epoch_s, *arguments)
                 if isinstance(parsed, Submission):
+                    if has_end and parsed.unique:
+                        return found, at - start
                     found[at] = parsed
-    return found
+        elif kind == TEXT_LINE:
+            break
+        elif kind in _ENDS:
+            has_end = True
+    return found, PACKETS_A_COMMIT
 
 
 def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
     if isinstance(kept, Refusal):
         return kept
-    job = submit_row(registry, kept)
-    return _created(peer, job)
+    peer.post(JOB_CREATED, admit(registry, kept))
+    return None
 
 
 def _submit(priority: int) -> Callable[..., Result]:
@@ -177,10 +184,10 @@ def _submit_background(kind: int) -> Callable[..., Result]:
     return submit
 
 
-def _created(peer: Party, job: Union[Job, bytes, Refusal]) -> Result:
+def _created(peer: Party, job: Union[Job, Refusal]) -> Result:
     if isinstance(job, Refusal):
         return job
-    peer.post(JOB_CREATED, job if type(job) is bytes else job.handle)
+    peer.post(JOB_CREATED, job.handle)
     return None
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import islice
-from typing import Any, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
@@ -59,30 +59,43 @@ class Registry(Books):
 
         `listener` is told of everything that happens to it; `None` makes it a
         background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. `row`: what the store has kept of it already. Returns
-        the job, or why it was refused.
+        back until then. `row`: what the store has of it already, which is not
+        refused. Returns the job, or why it was refused.
         """
-        if self.draining:
-            return self._refuse(SHUTTING_DOWN, row)
+        if self.draining and row is None:
+            return SHUTTING_DOWN
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
+        pending = None
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
                 self._join(twin, listener, row)
                 return twin
-        limit = function.limits[priority]
-        if limit is not None and function.jobs >= limit:
-            return self._refuse(QUEUE_FULL, row)
-        handle = row.handle if row is not None else self.handles.new()[1]
-        job = Job(handle, function, unique, workload, priority, listener is None, reducer)
+            pending = self.pending.pop((function, key), None)
+        rows: Sequence[int] = ()
+        if pending is not None:
+            # They are of this job from now on.
+            function.pending -= 1
+            handle, rows = pending
+        elif row is not None:
+            handle, rows = row.handle, (row.number,)
+        else:
+            limit = function.limits[priority]
+            if limit is not None and function.is_full(limit):
+                return QUEUE_FULL
+            handle = self.handles.new()[1]
+        job = Job(handle, function, unique, workload, priority, listener is None or bool(rows), reducer)
         function.jobs += 1
         if row is not None:
-            if self.dormant.takes(function, row):
+            # Of one that lies down the number alone is known.
+            if not unique and self.handles.recognise(handle, row.number) and self.dormant.takes(function, row):
                 if not function.queues[priority].live:
                     self.look_after(function, priority)
                 return job
-            self.put_row(job, row)
+            job.retries = row.retries
+        if rows:
+            self.add_rows(job, rows)
         self.jobs[handle] = job
         if listener is not None:
             job.listeners = {listener: 1}
@@ -100,18 +113,22 @@ class Registry(Books):
     def submit_plain(
         self, name: bytes, workload: bytes, priority: int = Priority.NORMAL, row: Optional[Row] = None
     ) -> Union[bytes, Refusal]:
-        """Accept a plain job (see `plain`): returns its handle, or why it was refused. The row's handle must be one of ours."""
-        if self.draining:
-            return self._refuse(SHUTTING_DOWN, row)
+        """Accept a plain job (see `plain`): returns its handle, or why it was refused.
+
+        `row`: as for `submit`; its handle must be one of ours.
+        """
         function = self.functions[name]
-        limit = function.limits[priority]
-        if limit is not None and function.jobs >= limit:
-            return self._refuse(QUEUE_FULL, row)
-        function.jobs += 1
         queue = function.queues[priority]
         if row is None:
+            if self.draining:
+                return SHUTTING_DOWN
+            limit = function.limits[priority]
+            if limit is not None and function.is_full(limit):
+                return QUEUE_FULL
+            function.jobs += 1
             number, handle = self.handles.new()
         else:
+            function.jobs += 1
             number, handle = row.number, row.handle
             if self.dormant.takes(function, row):
                 if not queue.live:
@@ -123,15 +140,11 @@ class Registry(Books):
             self._make_known(function, priority)
         return handle
 
-    def _refuse(self, refusal: Refusal, row: Optional[Row]) -> Refusal:
-        if row is not None:
-            self.notes.removed.append(row.number)
-        return refusal
-
     def _join(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> None:
         if row is not None:
-            job.rows += (row.number,)
-            self.notes.differs(job)
+            self.add_rows(job, (row.number,))
+            if (row.handle, row.retries) != (job.handle, job.retries):
+                self.notes.differs(job)
         if listener is None:
             job.background = True
             return

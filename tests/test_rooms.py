@@ -80,7 +80,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "gearman_client": "addresses client console errors submitted",
     "waker": "",
     "assigned": "connection errors protocol",
-    "station": "addresses connection errors",
+    "station": "addresses connection errors protocol",
     "shift": "addresses assigned connection errors protocol",
     "lane": "assigned connection errors protocol shift station waker",
     "workforce": "errors waker",

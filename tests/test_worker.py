@@ -19,7 +19,7 @@ import pytest
 from gearmand import JobException, JobFailed, Server
 from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.worker import Worker, main
-from peers import free_address
+from peers import ScriptedServer, free_address
 from test_conversations import c_server, c_version  # noqa: F401
 from wire import (
     CAN_DO,
@@ -27,6 +27,7 @@ from wire import (
     CANT_DO,
     DEADLINE_S,
     ERROR,
+    GRAB_JOB,
     GRAB_JOB_UNIQ,
     JOB_ASSIGN,
     JOB_ASSIGN_UNIQ,
@@ -886,11 +887,11 @@ def test_attempt_that_fails_in_an_unforeseen_way_is_logged_and_repeated(server, 
 
     connect, calls = shift.Connection, []
 
-    def connect_but_once(*arguments):
+    def connect_but_once(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             raise ValueError("unforeseen")
-        return connect(*arguments)
+        return connect(*arguments, **options)
 
     monkeypatch.setattr(shift, "Connection", connect_but_once)
     with worker_of(server, f=echo):
@@ -1031,9 +1032,9 @@ def test_stop_of_a_worker_that_connects_is_quick_and_what_comes_late_is_closed(f
 
     connect, go_on, connections = shift.Connection, threading.Event(), []
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         assert go_on.wait(DEADLINE_S)
-        connections.append(connect(*arguments))
+        connections.append(connect(*arguments, **options))
         return connections[-1]
 
     monkeypatch.setattr(shift, "Connection", slow)
@@ -1897,3 +1898,26 @@ def test_worker_sleeps_and_wakes_at_the_c_server(c_address):
         for number in range(20):
             wait_until(lambda: worker._working.lanes[0].idle, "it sleeps")
             assert ask(client, b"f", b"%d" % number) == [(WORK_COMPLETE, [b"%d" % number])]
+
+
+def test_worker_of_a_server_that_knows_no_grab_job_uniq():
+    done = threading.Event()
+
+    def perl(connection, number):
+        asked = []
+        while True:
+            kind, _ = connection.receive()
+            if kind == GRAB_JOB_UNIQ:
+                connection.send(ERROR, b"server_error", b"no such method")
+            elif kind == GRAB_JOB and not done.is_set():
+                connection.send(JOB_ASSIGN, b"H:1", b"f", b"work")
+            elif kind == GRAB_JOB:
+                connection.send(NO_JOB)
+            elif kind == WORK_COMPLETE:
+                done.set()
+            asked.append(kind)
+            assert asked.count(GRAB_JOB_UNIQ) <= 1
+
+    with ScriptedServer(perl) as server, Worker(server.address) as worker:
+        worker.register("f", lambda job: job.workload)
+        assert done.wait(20)
