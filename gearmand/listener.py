@@ -262,8 +262,8 @@ class Handler(socketserver.BaseRequestHandler):
             return False
         except OSError:
             return False
-        self.peer.common_name = channel.common_name
-        self.owner.log.info("%s: speaks %s, its name is %s", self.peer.address, channel.version, self.peer.common_name)
+        name = self.peer.common_name = channel.common_name
+        self.owner.log.info("%s: speaks %s%s", self.peer.address, channel.version, "" if name is None else " as %r" % name)
         return True
 
     def _serve(self, events: Sequence[Event]) -> None:

@@ -328,11 +328,13 @@ def test_server_refuses_tls_1_1(server, files):
         TlsWire(tls_address(server), context)
 
 
-def test_server_keeps_the_common_name_of_a_certificate(strict, files):
+def test_server_keeps_the_common_name_of_a_certificate(strict, files, caplog):
+    caplog.set_level(logging.INFO, "gearmand")
     with TlsWire(tls_address(strict), context_of(files)) as wire, Wire(strict.address) as plain:
         wire.echo()
         plain.echo()
         assert [peer.common_name for peer in strict.broker.peers] == ["worker 1", None]
+        assert ": speaks TLSv1.3 as 'worker 1'" in caplog.text
 
 
 def test_server_without_a_ca_knows_no_name(server, files):
