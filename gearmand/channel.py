@@ -36,6 +36,7 @@ _PLAIN_BYTES = 64 * 1024
 # wait for a peer that reads nothing, beside the data that it was sent last.
 _UNREAD_BYTES = 4 * _PLAIN_BYTES
 _DONTWAIT = socket.MSG_DONTWAIT
+_NOTHING = memoryview(b"")
 # For how long a peer that is refused may go on sending, so that the alert which
 # says why is not lost with a reset.
 _REFUSAL_S = 1.0
@@ -53,7 +54,7 @@ class Channel:
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         # Guards the session, its BIOs and the two below.
         self._lock = threading.Lock()
-        self._unsent = memoryview(b"")
+        self._unsent = _NOTHING
         # How many bytes given to `send` are in there.
         self._covered = 0
         self._most_raw = _FEW_RAW_BYTES
@@ -259,9 +260,11 @@ class Channel:
             self._unsent = memoryview(b"".join((self._unsent, fresh)) if self._unsent else fresh)
         if self._unsent:
             try:
-                self._unsent = self._unsent[self._socket.send(self._unsent, _DONTWAIT) :]
+                sent = self._socket.send(self._unsent, _DONTWAIT)
             except BlockingIOError:
                 return False
+            # Not an empty end of it, which would keep all of it.
+            self._unsent = self._unsent[sent:] if sent < len(self._unsent) else _NOTHING
         return not self._unsent
 
     # -- the end ---------------------------------------------------------------

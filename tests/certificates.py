@@ -13,6 +13,7 @@ import pytest
 from gearmand import Tls
 
 HOSTS = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+CA = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
 
 class Certificates:
@@ -20,8 +21,8 @@ class Certificates:
 
     def __init__(self, directory):
         self.directory = directory
-        self._openssl("req", "-x509", *_key("ca"), "-days", "3650", "-subj", "/CN=a CA", "-out", self.path("ca.pem"))
-        self._openssl("req", "-x509", *_key("other-ca"), "-days", "3650", "-subj", "/CN=another CA", "-out", self.path("other-ca.pem"))
+        self._openssl("req", "-x509", *_key("ca"), "-days", "3650", *CA, "-subj", "/CN=a CA", "-out", self.path("ca.pem"))
+        self._openssl("req", "-x509", *_key("other-ca"), "-days", "3650", *CA, "-subj", "/CN=another CA", "-out", self.path("other-ca.pem"))
         self.make("server", "server", HOSTS)
         self.make("nameless", "nameless", "basicConstraints=CA:FALSE")
         self.make("client", "worker 1", "basicConstraints=CA:FALSE")
@@ -45,7 +46,7 @@ class Certificates:
         """NAME.pem and NAME.key."""
         request, extensions = self.path(name + ".csr"), self.path(name + ".ext")
         with open(extensions, "w") as file:
-            file.write(extension + "\n")
+            file.write("%s\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n" % extension)
         self._openssl("req", *_key(name), "-subj", "/O=tests/CN=" + common_name, "-out", request)
         self._openssl(
             "x509", "-req", "-in", request, "-days", "3650", "-CA", self.path(ca + ".pem"), "-CAkey", self.path(ca + ".key"),
