@@ -20,8 +20,13 @@ The rooms, in reading order. The job server:
     caller                      one in-process caller
     packet_commands, text_commands    what each packet and each line asks for
     complaints                  a log that cannot be flooded
+    socket_file                 the file of a Unix-domain socket
     listener, server            sockets and threads; the embeddable Server
     daemon, cli                 the process, its command line
+
+Both ends:
+
+    channel, tls                TLS over a socket; which certificates it uses
 
 The other ends, which know nothing of the server's rooms:
 
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from gearmand.server import Server
     from gearmand.submitted import SubmittedJob
     from gearmand.tasks import Task, TaskSet
+    from gearmand.tls import Tls
     from gearmand.worker import Worker
 
 __version__ = VERSION
@@ -79,6 +85,7 @@ _ROOMS = {
     "server": "Server",
     "submitted": "SubmittedJob",
     "tasks": "Task TaskSet",
+    "tls": "Tls",
     "worker": "Worker",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}

@@ -27,7 +27,7 @@ import weakref
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
 from gearmand.addresses import AddressLike, parse, parse_all
-from gearmand.connection import Connection
+from gearmand.connection import Connection, tls_of
 from gearmand.errors import AdminRefused, ConfigError, ServerLost
 from gearmand.protocol import TEXT_LINE, Body, Event, PacketType, pack
 
@@ -147,9 +147,10 @@ class Admin:
     ConfigError: `server` is no address, or a name cannot be said in a command.
     """
 
-    def __init__(self, server: Optional[AddressLike] = None, timeout_s: Optional[float] = 10.0) -> None:
+    def __init__(self, server: Optional[AddressLike] = None, timeout_s: Optional[float] = 10.0, *, tls: Any = None) -> None:
         self.address = parse_all(None)[0] if server is None else parse(server)
         self.timeout_s = timeout_s
+        self._tls = tls_of(tls)
         # Guards the connection, from the request to the end of its answer.
         self._lock = threading.Lock()
         self._connection: Optional[Connection] = None
@@ -431,7 +432,7 @@ class Admin:
 
     def _connect(self, deadline: Optional[float]) -> Connection:
         left_s = None if deadline is None else max(0.001, deadline - time.monotonic())
-        return Connection(self.address, left_s, self.timeout_s)
+        return Connection(self.address, left_s, self.timeout_s, tls=self._tls)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -19,6 +19,8 @@ An exception says whose fault it is:
             Unstorable        because of the job itself: others can be kept
         ServerLost        no connection to a job server, or none any more
         AdminRefused      a job server did not carry out an administrative command
+    OSError
+        TlsFailure        a peer's: its TLS, or its certificate, is not accepted; its connection closes
 
 Any other exception is a bug of ours: it is logged with its traceback and ends
 one connection, never the server.
@@ -39,6 +41,10 @@ class ConfigError(GearmandError):
 
 class ProtocolError(GearmandError):
     """Bytes that are no Gearman: where the next packet starts is unknown, so the connection closes."""
+
+
+class TlsFailure(OSError):
+    """What a peer sends is no TLS, or its certificate is not accepted. An OSError, because it comes where those of sockets do."""
 
 
 class StoreError(GearmandError):

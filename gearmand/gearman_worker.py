@@ -41,6 +41,7 @@ def run_worker(given: Settings, addresses: Sequence[Address], console: Console) 
     _log_to_stderr("verbose" in given)
     worker = Worker(
         addresses,
+        tls=given.get("tls"),
         concurrency=given.get("concurrency", 1),
         processes=given.get("processes", 0),
         max_jobs=given.get("count") or None,

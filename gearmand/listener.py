@@ -16,16 +16,20 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
+from gearmand.addresses import unix_path
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
+from gearmand.socket_file import SocketFile
 
 if TYPE_CHECKING:
+    from gearmand.channel import Channel
     from gearmand.server import Server
+    from gearmand.tls import ServerSide
 
 _RECEIVE_BYTES = 64 * 1024
 # As long as a peer sends no more at a time. It costs a waiting handler that
@@ -45,30 +49,53 @@ _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def address_text(address: Any) -> str:
-    """`host:port`, the host in brackets where it has colons itself."""
+    """`host:port`, the host in brackets where it has colons itself; `unix:PATH` of a socket, `unix:PROCESS` of who has connected to it."""
+    if isinstance(address, str):
+        return "unix:" + address
     host, port = address[:2]
     return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
 
 
 class Listener(socketserver.ThreadingTCPServer):
-    """Listens on one address from its construction on. OSError: it cannot."""
+    """Listens on one address from its construction on, or on a Unix-domain socket. OSError, ConfigError: it cannot.
+
+    `tls`: whose TLS is spoken there; `None`: plain text.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
     # The owner joins the handlers, after it has shut their sockets down.
     block_on_close = False
 
-    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        owner: "Server",
+        family: int,
+        address: Any,
+        tls: "Optional[ServerSide]" = None,
+        socket_file: Optional[SocketFile] = None,
+    ) -> None:
         self.owner = owner
+        self.tls = tls
+        self.socket_file = socket_file
         self.address_family = family
         self.request_queue_size = owner.config.backlog
         self._stopped = threading.Event()
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
+        if self.socket_file is not None:
+            self.socket_file.listen(self.socket, self.request_queue_size)
+            self.server_address = self.socket_file.path  # type: ignore[assignment]
+            return
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         super().server_bind()
+
+    def server_close(self) -> None:
+        if self.socket_file is not None:
+            self.socket_file.remove()
+        super().server_close()
 
     def run(self) -> None:
         """The accept thread: accept until `stop`."""
@@ -100,7 +127,8 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> Tuple[socket.socket, Any]:
         try:
-            return super().get_request()
+            request, address = super().get_request()
+            return request, address if self.socket_file is None else ("unix", _process_of(request))
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 self.owner.complaints.say(
@@ -160,8 +188,10 @@ class Handler(socketserver.BaseRequestHandler):
         config = self.owner.config
         _set_options(self.request, config)
         self.decoder = Decoder(config.max_packet, config.max_line)
+        tls = self.server.tls
+        self.channel: "Optional[Channel]" = None if tls is None else tls.channel(self.request)
         self.peer = Peer(
-            self.request,
+            self.channel or self.request,
             address_text(self.client_address),
             self.owner.broker.touched,
             self.owner.flusher.add,
@@ -175,7 +205,8 @@ class Handler(socketserver.BaseRequestHandler):
         peer = self.peer
         if peer.lingering is not None:
             self.owner.broker.turn(lambda registry: registry.end_linger(peer))
-        if peer.outbox and peer.why_aborted is None:
+        # Not its outbox: what is being sent just now is in neither place.
+        if peer.waiting_bytes and peer.why_aborted is None:
             self._wait_until_read(0, _LINGER_S)
         self.owner.broker.leave(peer)
         if peer.why_aborted is not None and not self.owner.stopping:
@@ -184,8 +215,10 @@ class Handler(socketserver.BaseRequestHandler):
         self.owner.log.info("%s: gone", peer.address)
 
     def handle(self) -> None:
+        if self.channel is not None and not self._shake_hands(self.channel):
+            return
         decoder, peer = self.decoder, self.peer
-        receive, receive_into = self.request.recv, self.request.recv_into
+        receive, receive_into = peer.socket.recv, peer.socket.recv_into
         most = _FEW_BYTES
         while not self.owner.stopping:
             room = decoder.room()
@@ -207,6 +240,9 @@ class Handler(socketserver.BaseRequestHandler):
                     self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
                     return
                 continue
+            except TlsFailure as failure:
+                self._complain("peers that break TLS", str(failure))
+                return
             except OSError:
                 return
             if events:
@@ -216,6 +252,20 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
+
+    def _shake_hands(self, channel: "Channel") -> bool:
+        """Begin TLS. False: the connection is over."""
+        try:
+            channel.handshake(self.owner.config.ssl_handshake_timeout or None)
+        except TlsFailure as failure:
+            if self.peer.why_aborted is None:
+                self._complain("TLS: %s" % str(failure).partition(":")[0], str(failure))
+            return False
+        except OSError:
+            return False
+        name = self.peer.common_name = channel.common_name
+        self.owner.log.info("%s: speaks %s%s", self.peer.address, channel.version, "" if name is None else " as %r" % name)
+        return True
 
     def _serve(self, events: Sequence[Event]) -> None:
         broker = self.owner.broker
@@ -255,7 +305,7 @@ class Handler(socketserver.BaseRequestHandler):
         """Wait until no more than that waits for the peer, or it is given up. The flusher does the sending."""
         peer = self.peer
         ends_at = time.monotonic() + longest_s
-        while peer.outbox and peer.waiting_bytes > enough_bytes and peer.why_aborted is None:
+        while peer.waiting_bytes > enough_bytes and peer.why_aborted is None:
             if time.monotonic() > ends_at or self.owner.stopping:
                 return
             poll = select.poll()
@@ -269,6 +319,16 @@ class Handler(socketserver.BaseRequestHandler):
 
 
 def _set_options(sock: socket.socket, config: Config) -> None:
+    if sock.family != socket.AF_UNIX:
+        _set_tcp_options(sock, config)
+    if config.partial_timeout:
+        # A receive timeout of the kernel's own: Python's would cost a poll
+        # before each receive.
+        whole, fraction = divmod(config.partial_timeout, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
+
+
+def _set_tcp_options(sock: socket.socket, config: Config) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -278,40 +338,55 @@ def _set_options(sock: socket.socket, config: Config) -> None:
     ):
         if value > 0 and hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if config.partial_timeout:
-        # A receive timeout of the kernel's own: Python's would cost a poll
-        # before each receive.
-        whole, fraction = divmod(config.partial_timeout, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
+
+
+def _process_of(sock: socket.socket) -> int:
+    """The number of the process that has connected to a Unix-domain socket; 0: it cannot be seen from here."""
+    return struct.unpack("@3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 
 def listen(owner: "Server") -> List[Listener]:
-    """A listener for every address that the configuration names. ConfigError: one of them cannot be bound."""
+    """A listener for every address that the configuration names. ConfigError: one of them cannot be bound.
+
+    Those of plain TCP first, then those of TLS, then Unix-domain sockets.
+    """
+    config = owner.config
     listeners: List[Listener] = []
+    paths = [path for path in map(unix_path, config.listen) if path is not None]
+    names = [name for name in config.listen if unix_path(name) is None] or [None] * (not paths)
     try:
-        port = owner.config.port
-        for name in owner.config.listen or (None,):
-            before = len(listeners)
-            skipped: List[OSError] = []
-            for family, address in _resolve(name, port):
-                try:
-                    # Where any port will do, the first one's is everybody's.
-                    listeners.append(Listener(owner, family, (address[0], port, *address[2:])))
-                except OSError as error:
-                    # A name may stand for an address of a family that this
-                    # machine does not have.
-                    if error.errno not in _NO_SUCH_FAMILY:
-                        raise _cannot_listen(address, error)
-                    skipped.append(error)
-                if not port and listeners:
-                    port = listeners[0].server_address[1]
-            if len(listeners) == before:
-                raise _cannot_listen((name or "*", port), skipped[0])
+        _listen_on_port(owner, names, config.port, owner.tls if config.ssl else None, listeners)
+        if config.ssl_port is not None:
+            _listen_on_port(owner, names, config.ssl_port, owner.tls, listeners)
+        for path in paths:
+            file = SocketFile(path, int(config.unix_mode, 8), config.unix_group)
+            listeners.append(Listener(owner, socket.AF_UNIX, file.path, None, file))
     except ConfigError:
         for listener in listeners:
             listener.server_close()
         raise
     return listeners
+
+
+def _listen_on_port(owner: "Server", names: Sequence[Any], port: int, tls: "Optional[ServerSide]", listeners: List[Listener]) -> None:
+    first = len(listeners)
+    for name in names:
+        before = len(listeners)
+        skipped: List[OSError] = []
+        for family, address in _resolve(name, port):
+            try:
+                # Where any port will do, the first one's is everybody's.
+                listeners.append(Listener(owner, family, (address[0], port, *address[2:]), tls))
+            except OSError as error:
+                # A name may stand for an address of a family that this
+                # machine does not have.
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise _cannot_listen(address, error)
+                skipped.append(error)
+            if not port and len(listeners) > first:
+                port = listeners[first].server_address[1]
+        if len(listeners) == before:
+            raise _cannot_listen((name or "*", port), skipped[0])
 
 
 def _resolve(name: Any, port: int) -> List[Tuple[int, Tuple[Any, ...]]]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Callable, List, Optional, Union
+from typing import Any, Callable, List, Optional, Union
 
 from gearmand.parties import Party
 from gearmand.protocol import RESPONSE_HEADS, packed_size
@@ -38,7 +38,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 
 
 class Peer(Party):
-    """A party at the other end of a socket.
+    """A party at the other end of a socket, or of a Channel, which is used like one.
 
     `limit_bytes` bounds what may wait behind the packet at the head of the
     outbox; a peer that exceeds it is aborted. 0: no bound.
@@ -48,6 +48,7 @@ class Peer(Party):
         "socket",
         "fileno",
         "address",
+        "common_name",
         "outbox",
         "touched",
         "backed_up",
@@ -64,7 +65,7 @@ class Peer(Party):
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Any,
         address: str,
         touched_peers: List["Peer"],
         on_backed_up: Callable[["Peer"], None],
@@ -75,6 +76,8 @@ class Peer(Party):
         self.socket = sock
         self.fileno = sock.fileno()
         self.address = address
+        # The CN of its certificate, where it had to show one.
+        self.common_name: Optional[str] = None
         self.outbox: List[Buffer] = []
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.

@@ -212,6 +212,8 @@ class Decoder:
         at, end = 0, len(data)
         while at < end:
             if data[at]:
+                if data[at] == 0x16 and data[at + 1 : at + 2] == b"\x03":
+                    return self._fail(events, "it speaks TLS, which is not spoken here")
                 newline = data.find(b"\n", at)
                 length = (newline if newline >= 0 else end) + 1 - at
                 if length > self._line_bytes:

@@ -136,8 +136,9 @@ def _workers(control: Control, words: List[bytes]) -> Answer:
         if peer.closed:
             return None
         names = [peer.by_index[index].name for index in sorted(peer.by_index)]
-        host = peer.address.rpartition(":")[0].strip("[]").encode()
-        return (b" ".join([b"%d %b %b :" % (peer.fileno, host, peer.client_id), *names]),)
+        # Of a local process its number is all there is.
+        host = peer.address if peer.address.startswith("unix:") else peer.address.rpartition(":")[0].strip("[]")
+        return (b" ".join([b"%d %b %b :" % (peer.fileno, host.encode(), peer.client_id), *names]),)
 
     return _table(control, lambda registry: reversed(control.broker.peers), row)
 

@@ -36,6 +36,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterable, List, Optional
 
 from gearmand.addresses import Address, AddressLike, parse_all
 from gearmand.assigned import Ability, AssignedJob
+from gearmand.connection import tls_of
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.lane import Lane
@@ -54,7 +55,8 @@ class Worker:
     `concurrency`: how many jobs at once, each in a thread of its own; to every
     server each thread is a worker. `processes`: how many processes are forked
     to do that, 0: none, it is done here. `client_id`: what the administrative
-    command `workers` shows.
+    command `workers` shows. `tls`: a `Tls`, an `ssl.SSLContext`, or True for
+    the files that the environment names: speak TLS.
 
     `max_jobs`, `max_age_s`: when a process has begun that many jobs, or is
     that old, it is replaced, and without processes `work` returns; several
@@ -78,6 +80,7 @@ class Worker:
     servers: List[Address]
     client_id: Optional[bytes]
     encoder: Any
+    tls: Any
     concurrency: int
     processes: int
     max_jobs: Optional[int]
@@ -92,6 +95,7 @@ class Worker:
         *,
         client_id: Union[None, str, bytes] = None,
         encoder: Any = None,
+        tls: Any = None,
         concurrency: int = 1,
         processes: int = 0,
         max_jobs: Optional[int] = None,
@@ -109,9 +113,9 @@ class Worker:
         on_idle: Optional[Callable[[], Any]] = None,
     ) -> None:
         self.configure(
-            servers=servers, client_id=client_id, encoder=encoder, concurrency=concurrency, processes=processes,
-            max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s, io_timeout_s=io_timeout_s,
-            stop_timeout_s=stop_timeout_s,
+            servers=servers, client_id=client_id, encoder=encoder, tls=tls, concurrency=concurrency,
+            processes=processes, max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s,
+            io_timeout_s=io_timeout_s, stop_timeout_s=stop_timeout_s,
         )  # fmt: skip
         self._hooks = Hooks(
             on_connect, on_disconnect, on_job_start, on_job_complete, on_job_fail, on_job_exception, after_job, on_idle
@@ -253,7 +257,9 @@ class Worker:
             ends_at = old_at if ends_at is None else min(ends_at, old_at)
         with self._lock:
             self._require_idle()
-            shift = Shift(self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks)
+            shift = Shift(
+                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.tls
+            )
             shift.most_jobs, shift.ends_at, shift.stop_if = self.max_jobs, ends_at, stop_if
             shift.lanes = [Lane(shift) for _ in range(self.concurrency)]
             self._lanes_left = self.concurrency
@@ -382,6 +388,7 @@ _SETTINGS: Dict[str, Callable[[str, Any], Any]] = {
     "servers": lambda name, value: parse_all(value),
     "client_id": _or_none(_client_id),
     "encoder": lambda name, value: encoder_of(value),
+    "tls": lambda name, value: tls_of(value),
     "concurrency": _count(1),
     "processes": _count(0),
     "max_jobs": _or_none(_count(1)),
@@ -414,6 +421,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("what", metavar="MODULE:OBJECT", help="what does the jobs: see below")
     parser.add_argument("--servers", metavar="HOST:PORT,...", help="the job servers (default: GEARMAN_SERVERS, else 127.0.0.1:4730)")
+    parser.add_argument("--tls", action="store_true", help="speak TLS, with the files that the environment names (see gearman(1))")
     parser.add_argument("--concurrency", metavar="N", type=int, help="how many threads a process has (default: 1)")
     parser.add_argument("--processes", metavar="N", type=int, help="how many processes, 0: only this one (default: 0)")
     parser.add_argument("--client-id", metavar="TEXT", help="what the administrative command workers shows")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gearmand import Server
+from gearmand import Server, Tls, Worker
 from peers import Crew, free_address
 from wire import SUBMIT_JOB_BG, WORK_COMPLETE, WORK_DATA, WORK_EXCEPTION, WORK_FAIL, WORK_STATUS, Wire, status, wait_until
 
@@ -360,6 +360,19 @@ def run_json_worker(stage, text):
     worker(stage, text, "add", {json.dumps({"numbers": [1, 2, 3]}).encode(): events})
 
 
+def run_over_tls(stage, text):
+    """With the certificates of the other example, and a server that demands them."""
+    run_certificates(stage, readme_example("TLS, and local sockets 2"))
+    path = lambda name: os.path.join(stage.directory, name)
+    files = {"ssl_certificate": path("server.pem"), "ssl_key": path("server.key"), "ssl_ca_file": path("ca.pem")}
+    with Server(port=0, ssl=True, **files) as server:
+        stage.addresses["4731"] = server.address
+        worker = Worker(server.address, tls=Tls(path("ca.pem"), path("client.pem"), path("client.key")))
+        worker.register("reverse", lambda job: job.workload[::-1])
+        with worker:
+            assert stage.finished(stage.start_python(text)).splitlines() == said(text)
+
+
 TASK_SET_PRINTS = [repr("The string to reverse".encode()[::-1])]
 
 RUNS = {
@@ -376,6 +389,7 @@ RUNS = {
     "Several servers, and retries": client,
     "Workers in threads and processes": lambda stage, text: worker(stage, text, "reverse", REVERSES, count=8, status=0),
     "Workers in threads and processes 2": run_tasks_module,
+    "Over TLS": run_over_tls,
     "Administration": run_admin,
     "In a test": run_test,
     "From python-gearman": client,
@@ -466,10 +480,21 @@ def run_check_of_arguments(stage, text):
     stage.finished(stage.start_shell(re.sub(r"(?m)$(?<=.)", " --check-args", text)))
 
 
+def run_certificates(stage, text):
+    found = shutil.which("openssl") and subprocess.run(["openssl", "version"], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    if not found or not re.match(r"OpenSSL [3-9]", found):
+        pytest.skip("there is no openssl 3: %s" % found)
+    process = stage.start_shell(text + "openssl verify -CAfile ca.pem server.pem client.pem\n")
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0 and out == "server.pem: OK\nclient.pem: OK\n", (out, err)
+
+
 SHELL_RUNS = {
     "Two commands": run_server_in_the_foreground,
     "A queue that survives": run_server_with_a_queue,
     "A queue that survives 2": run_check_of_arguments,
+    "TLS, and local sockets": run_check_of_arguments,
+    "TLS, and local sockets 2": run_certificates,
     "A first job": run_first_job,
     # With ours under the names of the C tools; those themselves run in tests/interop.
     "A first job 2": run_first_job,

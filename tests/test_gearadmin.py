@@ -256,11 +256,6 @@ def test_several_servers_are_named_and_one_that_fails_does_not_keep_the_others_b
     assert err == "gearadmin: %s: cannot connect: Connection refused\n" % lost
 
 
-def test_ssl_is_refused(server):
-    status, out, err = run(OURS, *at(server.address), "-S", "--status")
-    assert (status, out) == (1, b"") and "TLS" in err
-
-
 @pytest.mark.parametrize(
     "arguments, named",
     [
