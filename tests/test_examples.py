@@ -489,6 +489,14 @@ def run_certificates(stage, text):
     assert process.returncode == 0 and out == "server.pem: OK\nclient.pem: OK\n", (out, err)
 
 
+def run_bench(stage, text):
+    """With one load of few jobs, so that it takes no minutes."""
+    shorter = " --runs 1 --servers this --loads 'echo -n 50'"
+    assert "jobs/s" in stage.finished(stage.start_shell(re.sub(r"(?m)\s+#.*$", shorter, text)))
+    with open(os.path.join(stage.directory, "bench.json")) as file:
+        assert json.load(file)["results"][0]["rate"] > 0
+
+
 SHELL_RUNS = {
     "Two commands": run_server_in_the_foreground,
     "A queue that survives": run_server_with_a_queue,
@@ -502,6 +510,7 @@ SHELL_RUNS = {
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,
     "The commands gearman and gearadmin 2": run_gearadmin,
+    "Speed": run_bench,
 }
 
 NOT_RUN = {
