@@ -281,7 +281,7 @@ class Server:
         if self.broker.keeper is not None:
             left = self.broker.keeper.stop(_LAST_COMMIT_S)
             if left:
-                self.log.warning("%d changes of the queue were not stored: jobs that have ended may be there again", left)
+                self.log.warning("changes of the queue that were not stored: %d; jobs that have ended may be there again", left)
 
     # -- handlers: see `listener` ----------------------------------------------
 
