@@ -97,8 +97,6 @@ class MysqlStore(RemoteStore):
             init_command=_SETTINGS, autocommit=None, connect_timeout=CONNECTING_S, read_timeout=HUNG_S, write_timeout=HUNG_S,
             client_flag=self._driver.constants.CLIENT.MULTI_STATEMENTS, **how,
         )  # fmt: skip
-        # Those were for connecting; from now on the connection is severed when it is time.
-        self._connection._read_timeout = self._connection._write_timeout = None
         ((self._packet_bytes, database),) = self._run(b"SELECT @@max_allowed_packet, DATABASE()")
         if database is None:
             raise ConfigError("--queue: %s names no database" % self.where)
@@ -110,6 +108,8 @@ class MysqlStore(RemoteStore):
                 self._run(statement.format(t=self._table).encode())
         self._lock(LOCK_S if first else 0.0, database)
         self._check_owner(first)
+        # Those timeouts were for connecting; from now on the connection is severed when it is time.
+        self._connection._read_timeout = self._connection._write_timeout = None
 
     def _lock(self, waiting_s: float, database: str) -> None:
         name = "gearmand " + hashlib.sha1(("%s.%s" % (database, self._table)).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 Keys named after the prefix of those that the C server uses, P:
 
-    gearmand:P:jobs      number ─▶ the row, as `rows.to_json` writes it without its workload, a line feed, the workload
+    gearmand:P:jobs      number ─▶ the row: a line of numbers, among them how long each of the bytes after it is; those bytes
     gearmand:P:changes   number ─▶ what has become different of it
     gearmand:P:limits    function ─▶ what maxqueue has set
     gearmand:P:owner     the server that has the queue
@@ -24,14 +24,14 @@ import itertools
 import json
 import re
 import time
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand.c_queue import row_of_c
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError
 from gearmand.remote_store import (
     CONNECTING_S, HUNG_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver, pieces_of,
 )  # fmt: skip
-from gearmand.rows import Limits, Row, from_json, to_json
+from gearmand.rows import Limits, Row
 from gearmand.store import Numbers, Work
 
 EXPIRY_S = 10.0
@@ -112,6 +112,8 @@ class Address(NamedTuple):
     password: str = ""
     database: int = 0
     tls: bool = False
+    ca_file: Optional[str] = None
+    """What the database's certificate is checked with; `None`: what the system trusts."""
 
 
 class RedisStore(RemoteStore):
@@ -136,19 +138,21 @@ class RedisStore(RemoteStore):
         address = self._address
         # Trying again is `RemoteStore`'s.
         never = driver("redis.retry", "redis").Retry(driver("redis.backoff", "redis").NoBackoff(), 0)
+        # Only later versions of the driver check the name by themselves.
+        tls: Dict[str, Any] = {"ssl_ca_certs": address.ca_file, "ssl_check_hostname": True} if address.tls else {}
         self._connection = self._driver.Redis(
             host=address.host, port=address.port, db=address.database, username=address.user or None,
             password=address.password or None, ssl=address.tls, socket_connect_timeout=CONNECTING_S, socket_timeout=HUNG_S,
-            socket_keepalive=True, single_connection_client=True, retry=never,
+            socket_keepalive=True, single_connection_client=True, retry=never, **tls,
         )  # fmt: skip
-        # That was for connecting; from now on the connection is severed when it is time.
-        self._connection.connection._sock.settimeout(None)
         self._script = self._connection.register_script(_COMMIT)
         if first:
             self._check_eviction()
             self._lock()
             self._connection.set(self._owner_key, self.identity)
         self._beat()
+        # That timeout was for connecting; from now on the connection is severed when it is time.
+        self._connection.connection._sock.settimeout(None)
 
     def _lock(self) -> None:
         """Take the lock, when the server that has it is there no more: one that is prolongs it."""
@@ -232,12 +236,18 @@ class RedisStore(RemoteStore):
         rows = []
         for text, change in zip(found, changes):
             if text is not None:
-                row = _row_of(text)
+                row = self._row_of(text)
                 if change is not None:
                     retries, handle = change.split(b" ", 1)
                     row = row._replace(retries=int(retries), handle=handle)
                 rows.append(row)
         return rows
+
+    def _row_of(self, text: bytes) -> Row:
+        try:
+            return _row_of(text)
+        except ValueError as error:
+            raise StoreError("%s: a row is damaged, %r: %s: correct or remove it" % (self.where, text[:100], error)) from None
 
     def _read_limits(self) -> List[Limits]:
         return [Limits(function, *json.loads(values)) for function, values in self._connection.hgetall(self._limits).items()]
@@ -274,13 +284,24 @@ class RedisStore(RemoteStore):
 
 
 def _text_of(row: Row) -> bytes:
-    return b"%s\n%s" % (to_json(row._replace(workload=b"")).encode(), row.workload)
+    number, handle, function, unique, workload, priority, due_s, submitted_s, retries, reducer = row
+    has_reducer = -1 if reducer is None else len(reducer)
+    due = b"-" if due_s is None else b"%d" % due_s
+    head = (number, priority, retries, due, float(submitted_s), len(handle), len(function), len(unique), has_reducer)
+    return b"%d %d %d %s %a %d %d %d %d\n%s%s%s%s%s" % (*head, handle, function, unique, reducer or b"", workload)
 
 
 def _row_of(text: bytes) -> Row:
-    head, feed, workload = text.partition(b"\n")
-    row = from_json(head.decode("utf-8"))
-    return row._replace(workload=workload) if feed else row
+    """ValueError: it is none."""
+    at = text.index(b"\n") + 1
+    number, priority, retries, due, submitted, *sizes = text[:at].split()
+    parts = []
+    for size in map(int, sizes):
+        parts.append(text[at : at + size] if size >= 0 else None)
+        at += max(size, 0)
+    handle, function, unique, reducer = parts
+    due_s = None if due == b"-" else int(due)
+    return Row(int(number), handle, function, unique, text[at:], int(priority), due_s, float(submitted), int(retries), reducer)
 
 
 def _names_of(text: bytes) -> Tuple[bytes, bytes]:

@@ -49,7 +49,7 @@ CONNECTING_S = 3
 """How long one attempt to connect may take."""
 HUNG_S = 10.0
 """How long the database may keep silent in a transaction, beyond what its size explains."""
-LOCK_S = 10.0
+LOCK_S = 8.0
 """How long a start waits for the lock of a server that has just ended, maybe in the middle of a large transaction."""
 
 OUSTED = "another gearmand has worked on this queue meanwhile: restart this one"
@@ -77,7 +77,8 @@ def driver(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError("--queue: %s: pip install gearmand[%s]" % (error, extra)) from None
+        said = " ".join(str(error).split())
+        raise ConfigError("--queue: %s: pip install gearmand[%s]" % (said, extra)) from None
 
 
 class RemoteStore(Store):
@@ -239,6 +240,7 @@ class RemoteStore(Store):
         with self._held():
             while True:
                 try:
+                    self._hung_at = time.monotonic() + CONNECTING_S + LOCK_S + HUNG_S
                     self._connect_again()
                     self._hung_at = time.monotonic() + (HUNG_S if allowed_s is None else allowed_s)
                     return action(*arguments)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -198,6 +200,14 @@ def test_conninfo_that_is_not_understood_is_refused_without_its_text(conninfo):
 def test_missing_driver_is_one_line_that_names_the_extra(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, databases.KINDS[kind].driver, None)
     assert "pip install gearmand[%s]" % kind in refusal(Config(queue_type=kind))
+
+
+def test_driver_whose_library_is_missing_is_one_line_too(monkeypatch):
+    def import_module(name):
+        raise ImportError("no pq wrapper available.\nAttempts made:\n- couldn't import it")
+
+    monkeypatch.setattr(remote_store.importlib, "import_module", import_module)
+    assert "no pq wrapper available. Attempts made" in refusal(Config(queue_type="postgres"))
 
 
 # -- one server a queue ------------------------------------------------------------
@@ -709,3 +719,70 @@ def test_jobs_that_a_c_server_has_left_are_served(queue, tmp_path):
     with Server(port=0, **options) as server, Wire(server.address) as worker:
         worker.can_do(b"reverse")
         assert sorted(worker.grab()[1:] for _ in range(2)) == [(b"reverse", b""), (b"reverse", b"bin\0'\\\xff")]
+
+
+# -- TLS -------------------------------------------------------------------------------
+
+
+def _certificate(directory, name, issuer, *options):
+    """NAME.pem and NAME.key, by an authority of that name."""
+    run = lambda *words: subprocess.run(("openssl", *words), cwd=directory, check=True, stderr=subprocess.DEVNULL)  # noqa: E731
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + name, "-keyout", name + ".key")
+    if issuer is None:
+        run(*new, "-x509", "-addext", "keyUsage=critical,keyCertSign", "-days", "2", "-out", name + ".pem")
+    else:
+        run(*new, "-addext", "subjectAltName=IP:127.0.0.1", "-out", name + ".csr")
+        by = ("-CA", issuer + ".pem", "-CAkey", issuer + ".key", "-CAcreateserial")
+        run("x509", "-req", "-copy_extensions", "copy", "-in", name + ".csr", *by, "-days", "2", "-out", name + ".pem")
+
+
+def _with_tls(kind):
+    """The same database server, with a certificate of the authority `ours`; `theirs` is another authority."""
+
+    class WithTls(databases.KINDS[kind]):
+        def make(self):
+            super().make()
+            for name, issuer in (("ours", None), ("theirs", None), ("server", "ours")):
+                _certificate(self.directory, name, issuer)
+            for name in ("server.key", "server.pem"):
+                if os.getuid() == 0:
+                    shutil.chown(self.file(name), "nobody")
+                os.chmod(self.file(name), 0o600)
+            self.tls_port = databases.free_port() if kind == "redis" else self.port
+
+        def file(self, name):
+            return os.path.join(self.directory, name)
+
+        def command(self):
+            certificate, key = self.file("server.pem"), self.file("server.key")
+            more = {
+                "postgres": ("-c", "ssl=on", "-c", "ssl_cert_file=" + certificate, "-c", "ssl_key_file=" + key),
+                "mysql": ("--ssl-cert=" + certificate, "--ssl-key=" + key),
+                "redis": ("--tls-port", self.tls_port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"),
+            }[kind]
+            return [*super().command(), *more, *(("--tls-ca-cert-file", self.file("ours.pem")) if kind == "redis" else ())]
+
+        def address(self, authority):
+            query = {"postgres": "?sslmode=verify-full&sslrootcert=%s"}.get(kind, "?ssl_ca=%s")
+            return self.url(self.tls_port).replace("redis:", "rediss:") + query % self.file(authority + ".pem")
+
+    return WithTls()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
+@pytest.mark.parametrize("kind", sorted(databases.KINDS))
+def test_connection_with_tls_is_to_the_database_of_that_certificate_alone(kind):
+    database = _with_tls(kind)
+    try:
+        store = open_store(Config(queue=database.address("ours")))
+        store.commit(work([row(1, workload=os.urandom(1_000_000))]))
+        assert numbers_of(store) == [1]
+        # It can be ended while it waits, like one without.
+        with store._using:
+            store._sever()
+        store.commit(work([row(2)]))
+        assert numbers_of(store) == [1, 2]
+        store.close()
+        assert "certificate" in refusal(Config(queue=database.address("theirs")))
+    finally:
+        database.close()
