@@ -155,7 +155,11 @@ def _run(config: Config) -> int:
         server.stop(graceful=True)
         daemon.end(graceful=False)
 
-    daemon.serve_signals(stop_gracefully, log.reopen)
+    def hang_up() -> None:
+        log.reopen()
+        server.reread()
+
+    daemon.serve_signals(stop_gracefully, hang_up)
     server.stop()
     pid_file.remove()
     if not log.stop():

@@ -35,6 +35,7 @@ from gearmand.later import Later
 from gearmand.link import Link
 from gearmand.protocol import PacketType, pack
 from gearmand.submitted import TIMEOUTS, Question, SubmittedJob, callbacks_of, deadline_of
+from gearmand.tokens import packet_of
 
 HIGH, NORMAL, LOW = Priority
 UNIQUE_BYTES = 64
@@ -68,8 +69,10 @@ class Client:
 
     `encoder`: for workloads and results (see `encoders`); `encoders`: another
     one for some functions, by name. `prefix`: put before every function's
-    name. `client_id`: what `Admin.workers` shows. `connect_timeout_s`: for one
-    server; `io_timeout_s`: how long a server may take no byte of what is sent.
+    name. `client_id`: what `Admin.workers` shows. `token`: presented to every
+    server, of which this one knows what it is for (`--acl`).
+    `connect_timeout_s`: for one server; `io_timeout_s`: how long a server may
+    take no byte of what is sent.
 
     Nothing is connected before the first job. ConfigError: a value cannot be used.
     """
@@ -82,20 +85,21 @@ class Client:
         encoders: Optional[Dict[str, Any]] = None,
         prefix: str = "",
         client_id: Optional[str] = None,
+        token: Union[None, str, bytes] = None,
         connect_timeout_s: float = 5.0,
         io_timeout_s: Optional[float] = 30.0,
     ) -> None:
         self._encoder = encoder_of(encoder)
         self._encoders = {function: encoder_of(each) for function, each in (encoders or {}).items()}
         self._prefix = prefix
-        greeting = pack(PacketType.OPTION_REQ, b"exceptions")
+        greeting = packet_of(token) + pack(PacketType.OPTION_REQ, b"exceptions")
         if client_id is not None:
             greeting += pack(PacketType.SET_CLIENT_ID, _argument("client_id", client_id))
 
         def connect(address: Any, longest_s: Optional[float]) -> Connection:
             return Connection(address, connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s), io_timeout_s)
 
-        self._links = [Link(address, connect, greeting, 1) for address in parse_all(servers)]
+        self._links = [Link(address, connect, greeting, 1, token is not None) for address in parse_all(servers)]
         self._later = Later(self._resubmit)
         self._turn = itertools.count()
         self._closed = False

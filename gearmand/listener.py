@@ -16,11 +16,12 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.config import LEVELS, Config
 from gearmand.errors import ConfigError, StoreError, not_stored
+from gearmand.gate import Gate
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 
@@ -37,6 +38,11 @@ _UNREAD_BYTES = 16 * 1024**2
 _LINGER_S = 5.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def host_of(address: Any) -> str:
+    """The address of a peer, without its port."""
+    return str(address[0])
 
 
 def address_text(address: Any) -> str:
@@ -108,16 +114,14 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         owner = self.owner
-        if not owner.most_connections or owner.connections < owner.most_connections:
-            return True
-        owner.complaints.say(
-            LEVELS["WARNING"],
-            "connections over the limit",
-            "%s: closed, there are %d connections already (--max-connections)",
-            address_text(client_address),
-            owner.most_connections,
-        )
-        return False
+        if owner.most_connections and owner.connections >= owner.most_connections:
+            why: Optional[str] = "there are %d connections already (--max-connections)" % owner.most_connections
+        else:
+            why = owner.gatekeeper.admit(host_of(client_address))
+        if why is not None:
+            kind = "connections over the limit"
+            owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed, %s", address_text(client_address), why)
+        return why is None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         name = "gearmand " + address_text(client_address)
@@ -129,6 +133,7 @@ class Listener(socketserver.ThreadingTCPServer):
             thread.start()
         except RuntimeError as error:
             self.owner.remove_handler(thread)
+            self.owner.gatekeeper.dismiss(host_of(client_address))
             self.owner.complaints.say(LEVELS["ERROR"], "connections without a thread", "%s: %s", name, error)
             self.shutdown_request(request)
 
@@ -137,6 +142,7 @@ class Listener(socketserver.ThreadingTCPServer):
             super().process_request_thread(request, client_address)
         finally:
             self.owner.remove_handler(threading.current_thread())
+            self.owner.gatekeeper.dismiss(host_of(client_address))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         self.owner.complaints.say(
@@ -165,9 +171,11 @@ class Handler(socketserver.BaseRequestHandler):
         )
         self.owner.log.info("%s: connected", self.peer.address)
         self.owner.broker.enter(self.peer)
+        self.owner.gatekeeper.give_gate(self.peer)
 
     def finish(self) -> None:
         peer = self.peer
+        self.owner.halves.note(peer, 0)
         if peer.lingering is not None:
             self.owner.broker.turn(lambda registry: registry.end_linger(peer))
         if peer.outbox and peer.why_aborted is None:
@@ -179,7 +187,8 @@ class Handler(socketserver.BaseRequestHandler):
         self.owner.log.info("%s: gone", peer.address)
 
     def handle(self) -> None:
-        decoder, peer = self.decoder, self.peer
+        decoder, peer, gate = self.decoder, self.peer, self.peer.gate
+        held = 0
         receive, receive_into = self.request.recv, self.request.recv_into
         while not self.owner.stopping:
             room = decoder.room()
@@ -202,8 +211,14 @@ class Handler(socketserver.BaseRequestHandler):
                 continue
             except OSError:
                 return
+            if decoder.held != held:
+                held = self.owner.halves.note(peer, decoder.held)
             if events:
                 self._serve(events)
+                if gate is not None and gate.refused:
+                    self._tell_refused(gate)
+                    if gate.given_up:
+                        return
             if decoder.failure is not None:
                 self._complain("peers that do not speak Gearman", str(decoder.failure))
                 return
@@ -228,17 +243,23 @@ class Handler(socketserver.BaseRequestHandler):
 
     def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:
         """Store the background jobs of the next turn: by their places, their rows, or why they are refused."""
+        broker, gate = self.owner.broker, self.peer.gate
         wanted = packet_commands.submissions(events, at, time.time())
-        if not wanted:
-            return {}
+        kept: Dict[int, packet_commands.Kept] = {}
+        if gate is not None and wanted:
+            # Before they are stored, not after.
+            kept.update(broker.turn(packet_commands.not_allowed, gate, wanted))
+            wanted = {at: submission for at, submission in wanted.items() if at not in kept}
         try:
-            return dict(zip(wanted, self.owner.broker.keep(list(wanted.values()))))
+            if wanted:
+                kept.update(zip(wanted, broker.keep(list(wanted.values()))))
         except StoreError as error:
-            return dict.fromkeys(wanted, not_stored(error))
+            kept.update(dict.fromkeys(wanted, not_stored(error)))
+        return kept
 
     def _answer(self, line: bytes) -> None:
         peer = self.peer
-        for piece in text_commands.answer(self.owner.control, line):
+        for piece in text_commands.answer(self.owner.control, line, peer.gate):
             self.owner.broker.turn(lambda registry: peer.post_text(piece))
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
@@ -257,6 +278,10 @@ class Handler(socketserver.BaseRequestHandler):
             if any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(1000)):
                 return
             time.sleep(_PAUSE_S)
+
+    def _tell_refused(self, gate: Gate) -> None:
+        for kind, what in gate.take():
+            self.owner.complaints.say(LEVELS["WARNING"], kind, "%s", what)
 
     def _complain(self, kind: str, why: str) -> None:
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)

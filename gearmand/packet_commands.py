@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence,
 
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
+from gearmand.gate import Gate
 from gearmand.jobs import RUNNING, Job, Priority
 from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
@@ -33,6 +34,9 @@ ECHO_RES = int(PacketType.ECHO_RES)
 
 PACKETS_A_TURN = 200
 """How many packets of one peer may be served before others get their turn."""
+
+TOKEN = b"token:"
+"""What an OPTION_REQ begins with that presents a token: an extension of this server's."""
 
 UNIQUE_BYTES = 64
 FUNCTION_BYTES = 8192
@@ -127,12 +131,18 @@ def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Dict[int
     return found
 
 
+def not_allowed(registry: Registry, gate: Gate, wanted: Mapping[int, Submission]) -> Dict[int, Refusal]:
+    """Why the peer may not submit some of these."""
+    refusals = {at: gate.submit(registry.now, submission.function) for at, submission in wanted.items()}
+    return {at: refusal for at, refusal in refusals.items() if refusal is not None}
+
+
 def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
     if isinstance(kept, Refusal):
         return kept
     due_s = kept.due_s if kept.due_s is not None and kept.due_s > registry.epoch_s else None
     job = registry.submit(None, kept.function, kept.unique, kept.workload, kept.priority, due_s, kept.reducer, kept)
-    return _created(peer, job)
+    return _created(registry, peer, job)
 
 
 def _submit(priority: int) -> Callable[..., Result]:
@@ -141,7 +151,11 @@ def _submit(priority: int) -> Callable[..., Result]:
             return errors.UNIQUE_TOO_LARGE
         if len(function) > FUNCTION_BYTES:
             return errors.FUNCTION_TOO_LARGE
-        return _created(peer, registry.submit(peer, function, unique, workload, priority))
+        if peer.gate is not None:
+            refusal = peer.gate.submit(registry.now, function)
+            if refusal is not None:
+                return refusal
+        return _created(registry, peer, registry.submit(peer, function, unique, workload, priority))
 
     return submit
 
@@ -152,14 +166,20 @@ def _submit_background(kind: int) -> Callable[..., Result]:
         if isinstance(parsed, Refusal):
             return parsed
         function, unique, workload, priority, due_s, reducer = parsed
-        return _created(peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
+        if peer.gate is not None:
+            refusal = peer.gate.submit(registry.now, function)
+            if refusal is not None:
+                return refusal
+        return _created(registry, peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
 
     return submit
 
 
-def _created(peer: Party, job: Union[Job, Refusal]) -> Result:
+def _created(registry: Registry, peer: Party, job: Union[Job, Refusal]) -> Result:
     if isinstance(job, Refusal):
         return job
+    if peer.gate is not None:
+        peer.gate.own(registry.load, job.handle)
     peer.post(JOB_CREATED, job.handle)
     return None
 
@@ -207,8 +227,12 @@ def _submit_reduce(registry: Registry, peer: Party, body: Body, *arguments: Any)
     parsed = _reduce(registry.epoch_s, *arguments)
     if isinstance(parsed, Refusal):
         return parsed
+    if peer.gate is not None:
+        refusal = peer.gate.submit(registry.now, parsed.function)
+        if refusal is not None:
+            return refusal
     job = registry.submit(peer, parsed.function, parsed.unique, parsed.workload, NORMAL, reducer=parsed.reducer)
-    return _created(peer, job)
+    return _created(registry, peer, job)
 
 
 BACKGROUND: Dict[int, Callable[..., Parsed]] = {
@@ -251,11 +275,22 @@ def _status(job: Optional[Job]) -> Sequence[bytes]:
 
 
 def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Result:
+    if option.startswith(TOKEN):
+        return _present(peer, option[len(TOKEN) :].rstrip(b"\0"))
     if option.rstrip(b"\0").lower() != b"exceptions":
         return errors.UNKNOWN_OPTION
     peer.exceptions = True
     peer.post(PacketType.OPTION_RES, body)
     return None
+
+
+def _present(peer: Party, token: bytes) -> Result:
+    if peer.gate is None or peer.gate.rights is None:
+        return errors.UNKNOWN_OPTION  # There is no access list.
+    refusal = peer.gate.present(token)
+    if refusal is None:
+        peer.post(PacketType.OPTION_RES, b"token")
+    return refusal
 
 
 # -- workers -------------------------------------------------------------------
@@ -264,16 +299,17 @@ def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Resul
 def _can_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
-    registry.can_do(peer, function)
-    return None
+    refusal = None if peer.gate is None else peer.gate.work(function)
+    return registry.can_do(peer, function) if refusal is None else refusal
 
 
 def _can_do_timeout(registry: Registry, peer: Party, body: Body, function: bytes, timeout: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
+    refusal = None if peer.gate is None else peer.gate.work(function)
     timeout_s = _integer(timeout) * registry.timeout_unit_s
-    registry.can_do(peer, function, timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None)
-    return None
+    limited_s = timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None
+    return registry.can_do(peer, function, limited_s) if refusal is None else refusal
 
 
 def _cant_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:

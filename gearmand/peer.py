@@ -50,6 +50,7 @@ class Peer(Party):
         "socket",
         "fileno",
         "address",
+        "common_name",
         "outbox",
         "touched",
         "backed_up",
@@ -77,6 +78,8 @@ class Peer(Party):
         self.socket = sock
         self.fileno = sock.fileno()
         self.address = address
+        # That of its certificate, once that has been verified.
+        self.common_name: Optional[str] = None
         self.outbox: Deque[Buffer] = deque()
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.
@@ -95,6 +98,11 @@ class Peer(Party):
 
     def __repr__(self) -> str:
         return "<Peer %s>" % self.address
+
+    @property
+    def host(self) -> str:
+        """Its address without the port."""
+        return self.address.rpartition(":")[0].strip("[]")
 
     # -- with the broker's lock ----------------------------------------------
 

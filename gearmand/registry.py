@@ -22,9 +22,10 @@ from typing import Any, Dict, List, Optional, Union
 
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
-from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, TOO_MANY_ABILITIES, Refusal
 from gearmand.functions import Function, Functions
 from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Handles, Job, Priority, Workload
+from gearmand.limits import Load
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
 from gearmand.rows import Notes, Row
@@ -45,10 +46,11 @@ class Registry:
         self.now = 0.0
         self.epoch_s = 0.0
         self.jobs: Dict[bytes, Job] = {}
-        self.functions = Functions()
+        self.functions = Functions(self._rules.most_jobs, self._rules.most_limited)
         self.uniques = Uniques()
         self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, self.grab)
         self.running = 0
+        self.load = Load(self._rules.most_bytes, self._rules.most_abilities, self._rules.most_abilities_in_all)
         self.draining = False
         # Whether background jobs survive the server; what the store has not
         # been told yet; and the jobs that lie in it alone.
@@ -84,8 +86,8 @@ class Registry:
         back until then. `row`: what the store has kept of it already. Returns
         the job, or why it was refused.
         """
-        if self.draining:
-            return self._refuse(SHUTTING_DOWN, row)
+        if self.draining or self.load.room <= 0:
+            return self._refuse(SHUTTING_DOWN if self.draining else MEMORY_FULL, row)
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
         if key is not None:
@@ -106,6 +108,7 @@ class Registry:
                 return job
             self.put_row(job, row)
         self.jobs[handle] = job
+        self.load.room -= JOB_BYTES + len(workload)
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
@@ -167,15 +170,17 @@ class Registry:
 
     # -- workers -----------------------------------------------------------
 
-    def can_do(self, party: Party, name: bytes, timeout_s: Optional[float] = None) -> None:
-        """The party can do a function. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
+    def can_do(self, party: Party, name: bytes, timeout_s: Optional[float] = None) -> Optional[Refusal]:
+        """The party can do a function, or why not. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
         function = self.functions[name]
         if timeout_s is not None:
             timeout_s = max(timeout_s, self._rules.minimum_timeout_s)
         ability = party.abilities.get(function)
         if ability is not None:
             ability.timeout_s = timeout_s
-            return
+            return None
+        if not self.load.take_ability(len(party.abilities)):
+            return TOO_MANY_ABILITIES
         index = next(reversed(party.by_index), 0) - 1
         party.abilities[function] = Ability(index, timeout_s)
         party.by_index[index] = function
@@ -192,6 +197,7 @@ class Registry:
             self.wakeups.rouse(party, function, self.now)
         else:
             function.sleepers[party] = None
+        return None
 
     def cant_do(self, party: Party, name: bytes) -> None:
         """The party takes no more jobs of a function. It keeps those that it runs."""
@@ -201,6 +207,7 @@ class Registry:
         ability = party.abilities.pop(function, None)
         if ability is None:
             return
+        self.load.abilities -= 1
         del party.by_index[ability.index]
         del function.workers[party]
         for ready, unaware in zip(party.ready, function.unaware):
@@ -439,6 +446,7 @@ class Registry:
         was, job.state = job.state, END[job.state]
         self._take_out(job, was)
         del self.jobs[job.handle]
+        self.load.end(job.handle, JOB_BYTES + len(job.workload))
         function.jobs -= 1
         if job.rows:
             self.notes.removed += job.rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from gearmand.dormant import Wanted
+from gearmand.dormant import JOB_BYTES, Wanted
 from gearmand.jobs import Job
 from gearmand.registry import Registry
 from gearmand.rows import Row
@@ -22,6 +22,7 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
     function = registry.functions[wanted.function]
     for row in registry.dormant.woken(function, wanted.priority, rows):
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
+        registry.load.room -= JOB_BYTES + len(job.workload)
         registry.put_row(job, row)
         registry.enqueue(job)
 
@@ -40,6 +41,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if function is None:
         return False
     function.jobs -= 1
+    registry.load.end(handle, 0)
     registry.functions.note_if_idle(function)
     registry.notes.removed.append(number)
     return True

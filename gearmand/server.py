@@ -26,8 +26,11 @@ from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
 from gearmand.errors import ConfigError
 from gearmand.flusher import Flusher
+from gearmand.gatekeeper import Gatekeeper
+from gearmand.halves import Halves
 from gearmand.jobs import Priority
 from gearmand.keeper import Keeper
+from gearmand.limits import Bounds
 from gearmand.listener import address_text, listen
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
@@ -39,6 +42,9 @@ _HANDLE_BYTES = 63
 # how long the last results may take to leave.
 _ENDING_S = 10.0
 _SPARE_DESCRIPTORS = 32
+# Connections that one address leaves to the others.
+_SPARE_CONNECTIONS = 32
+_NO_BOUND = 2**62
 
 
 class Server:
@@ -74,6 +80,10 @@ class Server:
         self.cpu = _handler_cpu(config.handler_cpu)
         self.most_connections = _most_connections(config.max_connections)
         self.broker = Broker(_registry(config), time.monotonic, time.time)
+        self.gatekeeper = Gatekeeper(
+            self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback
+        )
+        self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
@@ -83,7 +93,7 @@ class Server:
         self._listeners = listen(self)
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
-            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
+            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread, self.gatekeeper
         )
         self._threads: List[threading.Thread] = []
         self._started = False
@@ -141,6 +151,14 @@ class Server:
                 if self._started:
                     self.log.log(NOTICE, "gearmand has stopped")
                 self._stopped.set()
+
+    def reread(self) -> None:
+        """Read the access list's file again; a file that cannot be used is logged, and the old list stays."""
+        try:
+            if self.gatekeeper.reread():
+                self.log.log(NOTICE, "the access list has been read again")
+        except ConfigError as error:
+            self.log.error("%s; the old access list stays", error)
 
     def wait(self, timeout_s: Optional[float] = None) -> bool:
         """Wait until the server has stopped; False: it has not within the timeout."""
@@ -314,8 +332,21 @@ def _registry(config: Config) -> Registry:
         timeout_fails=config.timeout_fails,
         reports_extend=config.reports_extend_timeout,
         newest_first=config.function_order,
+        most_bytes=_share_of_memory(config.max_jobs_memory, 2) or _NO_BOUND,
+        most_abilities=config.max_abilities or _NO_BOUND,
+        most_abilities_in_all=config.max_abilities_total or _NO_BOUND,
+        most_jobs=config.max_jobs_per_function or None,
+        most_limited=config.max_limited_functions or _NO_BOUND,
         kept_bytes=_share_of_memory(config.queue_memory),
     )
+
+
+def _bounds(config: Config, most_connections: int) -> Bounds:
+    """What one address may take."""
+    connections = config.max_connections_per_address
+    if connections is None:
+        connections = most_connections - min(_SPARE_CONNECTIONS, most_connections // 10)
+    return Bounds(connections, config.max_connection_rate, config.max_submission_rate, config.max_jobs_per_address)
 
 
 def _handler_cpu(choice: str) -> Optional[int]:
@@ -344,7 +375,7 @@ def _most_connections(option: Optional[int]) -> int:
     return 0 if soft == resource.RLIM_INFINITY else max(1, soft - _SPARE_DESCRIPTORS)
 
 
-def _share_of_memory(option: Optional[int]) -> int:
+def _share_of_memory(option: Optional[int], part: int = 4) -> int:
     if option is not None:
         return option
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // part

@@ -41,6 +41,7 @@ from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.lane import Lane
 from gearmand.protocol import PacketType, pack
 from gearmand.shift import Hooks, Shift, StopIf
+from gearmand.tokens import find, packet_of
 from gearmand.workforce import Signals, Workforce, require_main_thread, stopping_signals
 
 LOG = logging.getLogger("gearmand.worker")
@@ -54,7 +55,8 @@ class Worker:
     `concurrency`: how many jobs at once, each in a thread of its own; to every
     server each thread is a worker. `processes`: how many processes are forked
     to do that, 0: none, it is done here. `client_id`: what the administrative
-    command `workers` shows.
+    command `workers` shows. `token`: presented to every server, of which this
+    one knows what it is for (`--acl`).
 
     `max_jobs`, `max_age_s`: when a process has begun that many jobs, or is
     that old, it is replaced, and without processes `work` returns; several
@@ -77,6 +79,7 @@ class Worker:
 
     servers: List[Address]
     client_id: Optional[bytes]
+    token: Union[None, str, bytes]
     encoder: Any
     concurrency: int
     processes: int
@@ -91,6 +94,7 @@ class Worker:
         servers: Union[None, AddressLike, Iterable[AddressLike]] = None,
         *,
         client_id: Union[None, str, bytes] = None,
+        token: Union[None, str, bytes] = None,
         encoder: Any = None,
         concurrency: int = 1,
         processes: int = 0,
@@ -109,7 +113,7 @@ class Worker:
         on_idle: Optional[Callable[[], Any]] = None,
     ) -> None:
         self.configure(
-            servers=servers, client_id=client_id, encoder=encoder, concurrency=concurrency, processes=processes,
+            servers=servers, client_id=client_id, token=token, encoder=encoder, concurrency=concurrency, processes=processes,
             max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s, io_timeout_s=io_timeout_s,
             stop_timeout_s=stop_timeout_s,
         )  # fmt: skip
@@ -253,7 +257,9 @@ class Worker:
             ends_at = old_at if ends_at is None else min(ends_at, old_at)
         with self._lock:
             self._require_idle()
-            shift = Shift(self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks)
+            shift = Shift(
+                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.token
+            )
             shift.most_jobs, shift.ends_at, shift.stop_if = self.max_jobs, ends_at, stop_if
             shift.lanes = [Lane(shift) for _ in range(self.concurrency)]
             self._lanes_left = self.concurrency
@@ -371,6 +377,11 @@ def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, value: None if value is None else check(name, value)
 
 
+def _token(name: str, value: Any) -> Any:
+    packet_of(value)
+    return value
+
+
 def _client_id(name: str, value: Any) -> bytes:
     raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     if not isinstance(raw, bytes) or b"\0" in raw:
@@ -381,6 +392,7 @@ def _client_id(name: str, value: Any) -> bytes:
 _SETTINGS: Dict[str, Callable[[str, Any], Any]] = {
     "servers": lambda name, value: parse_all(value),
     "client_id": _or_none(_client_id),
+    "token": _token,
     "encoder": lambda name, value: encoder_of(value),
     "concurrency": _count(1),
     "processes": _count(0),
@@ -417,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concurrency", metavar="N", type=int, help="how many threads a process has (default: 1)")
     parser.add_argument("--processes", metavar="N", type=int, help="how many processes, 0: only this one (default: 0)")
     parser.add_argument("--client-id", metavar="TEXT", help="what the administrative command workers shows")
+    parser.add_argument("--token-file", metavar="FILE", help="its first line is presented to every server (default: GEARMAN_TOKEN, where it is set)")
     parser.add_argument("--encoder", metavar="NAME", help="of workloads and results: bytes, text, json or pickle (default: bytes)")
     parser.add_argument("--max-jobs", metavar="N", type=int, help="after how many jobs a process is replaced, or this one ends")
     parser.add_argument("--max-age", metavar="SECONDS", type=float, dest="max_age_s", help="the same, after a time")
@@ -471,6 +484,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(threadName)s %(levelname)s %(message)s")
     try:
+        token = find(settings.pop("token_file", None))
+        settings.update({"token": token} if token is not None else {})
         _worker_of(_found(what), settings).work(handle_signals=True)
     except (GearmandError, OSError) as error:
         print("gearmand.worker: %s" % error, file=sys.stderr)
