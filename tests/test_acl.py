@@ -26,6 +26,7 @@ from wire import (
     ERROR,
     GRAB_JOB,
     NO_JOB,
+    NOOP,
     OPTION_REQ,
     OPTION_RES,
     PRE_SLEEP,
@@ -547,18 +548,15 @@ def test_worker_that_lingers_and_loses_its_right_is_answered_in_order(guard):
     guarded = guard(*RULES, "token:%s submit a" % TOKEN, grab_linger=1.0)
     with guarded.present() as admin, guarded.present(OTHER) as worker:
         worker.can_do(b"a")
+        worker.send(PRE_SLEEP)
+        worker.echo()
         admin.submit(b"a", kind=SUBMIT_JOB_BG)
-        handle = worker.grab()[0]
-        worker.send(WORK_COMPLETE, handle, b"")
+        assert worker.receive()[0] == NOOP
+        worker.send(WORK_COMPLETE, worker.grab()[0], b"")
         worker.send(GRAB_JOB)
-        peers = guarded.server.broker.peers
-        wait_until(lambda: any(peer.lingering for peer in peers), "a grab that lingers", 5) if _lingers(peers) else None
+        wait_until(lambda: any(peer.lingering for peer in list(guarded.server.broker.peers)), "a grab that lingers")
         assert admin.ask("acl revoke register %s" % digest(OTHER)) == "OK"
         assert [worker.receive()[0], worker.receive()[0]] == [NO_JOB, ERROR]
-
-
-def _lingers(peers):
-    return any(peer.lingers for peer in peers)
 
 
 def test_change_needs_the_right_to_grant(guard):

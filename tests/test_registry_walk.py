@@ -14,6 +14,7 @@ from collections import Counter
 
 import pytest
 
+from gearmand.dormant import JOB_BYTES
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import QUEUED, RUNNING, SCHEDULED, Priority
 from gearmand.parties import Party
@@ -231,6 +232,8 @@ def check_jobs(registry, parties):
             assert (job.state, job.worker, job.handle) == (RUNNING, party, handle)
             places[job] += 1
     assert places == Counter(registry.jobs.values())
+    assert registry.load.room == 2**62 - sum(JOB_BYTES + len(job.workload) for job in registry.jobs.values())
+    assert registry.load.abilities == sum(len(party.abilities) for party in parties)
     assert registry.running == sum(job.state is RUNNING for job in registry.jobs.values())
     timed = [job for job in registry.jobs.values() if job.state is RUNNING and job.entry is not None]
     assert Counter(registry._timeouts.items()) == Counter(timed)
