@@ -115,37 +115,32 @@ class Accounts:
 
 
 class Load:
-    """What all jobs and abilities take, and on whose account jobs are. Threads: with the broker's lock."""
+    """What all abilities together take, and on whose account jobs are. Threads: with the broker's lock."""
 
-    __slots__ = ("room", "abilities", "_most_abilities", "_most_in_all", "_owners")
+    __slots__ = ("abilities", "owners", "_most_abilities", "_most_in_all")
 
-    def __init__(self, most_bytes: int, most_abilities: int, most_abilities_in_all: int) -> None:
-        self.room = most_bytes
-        """How many bytes the jobs in memory may take beside those that they do."""
+    def __init__(self, most_abilities: int, most_abilities_in_all: int) -> None:
         self.abilities = 0
+        self.owners: Dict[bytes, Account] = {}
+        """Of jobs that count for an address, by their handles."""
         self._most_abilities = most_abilities
         self._most_in_all = most_abilities_in_all
-        self._owners: Dict[bytes, Account] = {}
 
-    def take_ability(self, count: int) -> bool:
-        """Whether a party that has so many may have one more, which then counts."""
-        fits = count < self._most_abilities and self.abilities < self._most_in_all
-        self.abilities += fits
-        return fits
+    def takes_ability(self, count: int) -> bool:
+        """Whether a party that has so many may have one more."""
+        return count < self._most_abilities and self.abilities < self._most_in_all
 
     def own(self, account: Account, handle: bytes) -> None:
         """The job counts for the account until it ends, unless it is somebody's already."""
-        if handle not in self._owners:
-            self._owners[handle] = account
+        if handle not in self.owners:
+            self.owners[handle] = account
             account.jobs += 1
 
-    def end(self, handle: bytes, size: int) -> None:
-        """The job has ended, which took that much."""
-        self.room += size
-        if self._owners:
-            account = self._owners.pop(handle, None)
-            if account is not None:
-                account.jobs -= 1
+    def disown(self, handle: bytes) -> None:
+        """The job has ended."""
+        account = self.owners.pop(handle, None)
+        if account is not None:
+            account.jobs -= 1
 
 
 def account_name(host: str) -> str:

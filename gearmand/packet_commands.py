@@ -142,7 +142,7 @@ def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
         return kept
     due_s = kept.due_s if kept.due_s is not None and kept.due_s > registry.epoch_s else None
     job = registry.submit(None, kept.function, kept.unique, kept.workload, kept.priority, due_s, kept.reducer, kept)
-    return _created(registry, peer, job)
+    return _created(peer, job) if peer.gate is None else _created_gated(registry, peer.gate, peer, job)
 
 
 def _submit(priority: int) -> Callable[..., Result]:
@@ -152,12 +152,25 @@ def _submit(priority: int) -> Callable[..., Result]:
         if len(function) > FUNCTION_BYTES:
             return errors.FUNCTION_TOO_LARGE
         if peer.gate is not None:
-            refusal = peer.gate.submit(registry.now, function)
-            if refusal is not None:
-                return refusal
-        return _created(registry, peer, registry.submit(peer, function, unique, workload, priority))
+            return _submit_gated(registry, peer.gate, peer, peer, Submission(function, unique, workload, priority))
+        return _created(peer, registry.submit(peer, function, unique, workload, priority))
 
     return submit
+
+
+def _submit_gated(registry: Registry, gate: Gate, peer: Party, listener: Optional[Party], submission: Submission) -> Result:
+    function, unique, workload, priority, due_s, reducer = submission
+    refusal = gate.submit(registry.now, function)
+    if refusal is not None:
+        return refusal
+    job = registry.submit(listener, function, unique, workload, priority, due_s, reducer)
+    return _created_gated(registry, gate, peer, job)
+
+
+def _created_gated(registry: Registry, gate: Gate, peer: Party, job: Union[Job, Refusal]) -> Result:
+    if isinstance(job, Job):
+        gate.own(registry.load, job.handle)
+    return _created(peer, job)
 
 
 def _submit_background(kind: int) -> Callable[..., Result]:
@@ -165,21 +178,17 @@ def _submit_background(kind: int) -> Callable[..., Result]:
         parsed = BACKGROUND[kind](registry.epoch_s, *arguments)
         if isinstance(parsed, Refusal):
             return parsed
-        function, unique, workload, priority, due_s, reducer = parsed
         if peer.gate is not None:
-            refusal = peer.gate.submit(registry.now, function)
-            if refusal is not None:
-                return refusal
-        return _created(registry, peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
+            return _submit_gated(registry, peer.gate, peer, None, parsed)
+        function, unique, workload, priority, due_s, reducer = parsed
+        return _created(peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
 
     return submit
 
 
-def _created(registry: Registry, peer: Party, job: Union[Job, Refusal]) -> Result:
+def _created(peer: Party, job: Union[Job, Refusal]) -> Result:
     if isinstance(job, Refusal):
         return job
-    if peer.gate is not None:
-        peer.gate.own(registry.load, job.handle)
     peer.post(JOB_CREATED, job.handle)
     return None
 
@@ -228,11 +237,9 @@ def _submit_reduce(registry: Registry, peer: Party, body: Body, *arguments: Any)
     if isinstance(parsed, Refusal):
         return parsed
     if peer.gate is not None:
-        refusal = peer.gate.submit(registry.now, parsed.function)
-        if refusal is not None:
-            return refusal
+        return _submit_gated(registry, peer.gate, peer, peer, parsed)
     job = registry.submit(peer, parsed.function, parsed.unique, parsed.workload, NORMAL, reducer=parsed.reducer)
-    return _created(registry, peer, job)
+    return _created(peer, job)
 
 
 BACKGROUND: Dict[int, Callable[..., Parsed]] = {
@@ -299,17 +306,29 @@ def _present(peer: Party, token: bytes) -> Result:
 def _can_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
-    refusal = None if peer.gate is None else peer.gate.work(function)
-    return registry.can_do(peer, function) if refusal is None else refusal
+    refusal = _may_work(registry, peer, function)
+    if refusal is None:
+        registry.can_do(peer, function)
+    return refusal
 
 
 def _can_do_timeout(registry: Registry, peer: Party, body: Body, function: bytes, timeout: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
-    refusal = None if peer.gate is None else peer.gate.work(function)
     timeout_s = _integer(timeout) * registry.timeout_unit_s
-    limited_s = timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None
-    return registry.can_do(peer, function, limited_s) if refusal is None else refusal
+    refusal = _may_work(registry, peer, function)
+    if refusal is None:
+        registry.can_do(peer, function, timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None)
+    return refusal
+
+
+def _may_work(registry: Registry, peer: Party, function: bytes) -> Result:
+    """Why it may not: it is not allowed to, or there are too many abilities and this is a new one."""
+    refusal = None if peer.gate is None else peer.gate.work(function)
+    if refusal is None and not registry.load.takes_ability(len(peer.abilities)):
+        is_new = registry.functions.get(function) not in peer.abilities
+        return errors.TOO_MANY_ABILITIES if is_new else None
+    return refusal
 
 
 def _cant_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Optional, Union
 
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
-from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, TOO_MANY_ABILITIES, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.functions import Function, Functions
 from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Handles, Job, Priority, Workload
 from gearmand.limits import Load
@@ -50,7 +50,8 @@ class Registry:
         self.uniques = Uniques()
         self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, self.grab)
         self.running = 0
-        self.load = Load(self._rules.most_bytes, self._rules.most_abilities, self._rules.most_abilities_in_all)
+        self.room = self._rules.most_bytes
+        self.load = Load(self._rules.most_abilities, self._rules.most_abilities_in_all)
         self.draining = False
         # Whether background jobs survive the server; what the store has not
         # been told yet; and the jobs that lie in it alone.
@@ -86,7 +87,7 @@ class Registry:
         back until then. `row`: what the store has kept of it already. Returns
         the job, or why it was refused.
         """
-        if self.draining or self.load.room <= 0:
+        if self.draining or self.room <= 0:
             return self._refuse(SHUTTING_DOWN if self.draining else MEMORY_FULL, row)
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
@@ -108,7 +109,7 @@ class Registry:
                 return job
             self.put_row(job, row)
         self.jobs[handle] = job
-        self.load.room -= JOB_BYTES + len(workload)
+        self.room -= JOB_BYTES + len(workload)
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
@@ -170,17 +171,16 @@ class Registry:
 
     # -- workers -----------------------------------------------------------
 
-    def can_do(self, party: Party, name: bytes, timeout_s: Optional[float] = None) -> Optional[Refusal]:
-        """The party can do a function, or why not. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
+    def can_do(self, party: Party, name: bytes, timeout_s: Optional[float] = None) -> None:
+        """The party can do a function. Said again it only changes the timeout of jobs to come; `None`: no timeout."""
         function = self.functions[name]
         if timeout_s is not None:
             timeout_s = max(timeout_s, self._rules.minimum_timeout_s)
         ability = party.abilities.get(function)
         if ability is not None:
             ability.timeout_s = timeout_s
-            return None
-        if not self.load.take_ability(len(party.abilities)):
-            return TOO_MANY_ABILITIES
+            return
+        self.load.abilities += 1
         index = next(reversed(party.by_index), 0) - 1
         party.abilities[function] = Ability(index, timeout_s)
         party.by_index[index] = function
@@ -197,7 +197,6 @@ class Registry:
             self.wakeups.rouse(party, function, self.now)
         else:
             function.sleepers[party] = None
-        return None
 
     def cant_do(self, party: Party, name: bytes) -> None:
         """The party takes no more jobs of a function. It keeps those that it runs."""
@@ -282,8 +281,7 @@ class Registry:
     def leave(self, party: Party, most: Optional[int] = None) -> bool:
         """The party is gone: what it ran is given out again, what only it waited for is dropped.
 
-        Stops after about `most` jobs and returns whether it is done; else it
-        has to be called again.
+        Stops after about `most` jobs and returns whether it is done; else it has to be called again.
         """
         party.lingering = None
         self.reset_abilities(party)
@@ -446,7 +444,9 @@ class Registry:
         was, job.state = job.state, END[job.state]
         self._take_out(job, was)
         del self.jobs[job.handle]
-        self.load.end(job.handle, JOB_BYTES + len(job.workload))
+        self.room += JOB_BYTES + len(job.workload)
+        if self.load.owners:
+            self.load.disown(job.handle)
         function.jobs -= 1
         if job.rows:
             self.notes.removed += job.rows

@@ -22,7 +22,7 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
     function = registry.functions[wanted.function]
     for row in registry.dormant.woken(function, wanted.priority, rows):
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
-        registry.load.room -= JOB_BYTES + len(job.workload)
+        registry.room -= JOB_BYTES + len(job.workload)
         registry.put_row(job, row)
         registry.enqueue(job)
 
@@ -41,7 +41,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if function is None:
         return False
     function.jobs -= 1
-    registry.load.end(handle, 0)
+    registry.load.disown(handle)
     registry.functions.note_if_idle(function)
     registry.notes.removed.append(number)
     return True

@@ -25,7 +25,7 @@ class Rules(NamedTuple):
     newest_first: bool = False
     """A party's newest ability is always served first, instead of all in turn."""
     most_bytes: int = 2**62
-    """How much the jobs in memory may take, so that another one is accepted."""
+    """How much the jobs in memory may take, so that another one is accepted: what is left of it is `Registry.room`."""
     most_abilities: int = 2**62
     """Of one party."""
     most_abilities_in_all: int = 2**62

@@ -135,7 +135,7 @@ def test_accounts_of_addresses_that_have_gone_are_forgotten():
 
 def test_accounts_that_have_jobs_are_kept_until_these_have_ended():
     accounts = Accounts(Bounds(jobs=5))
-    load = Load(2**62, 1, 1)
+    load = Load(1, 1)
     for number in range(10):
         accounts.enter("192.0.2.%d" % number, 0.0)
         load.own(accounts.of("192.0.2.%d" % number), b"H:%d" % number)
@@ -144,7 +144,7 @@ def test_accounts_that_have_jobs_are_kept_until_these_have_ended():
         come_and_go(accounts, 10, number)
     assert all(accounts.of("192.0.2.%d" % number).jobs == 1 for number in range(10))
     for number in range(10):
-        load.end(b"H:%d" % number, 0)
+        load.disown(b"H:%d" % number)
     for number in range(2 * IDLE_ACCOUNTS):
         come_and_go(accounts, 11, number)
     with pytest.raises(KeyError):
@@ -152,12 +152,12 @@ def test_accounts_that_have_jobs_are_kept_until_these_have_ended():
 
 
 def test_load_counts_a_job_once_for_the_first_who_owns_it():
-    load, first, second = Load(100, 1, 1), Account(), Account()
+    load, first, second = Load(1, 1), Account(), Account()
     load.own(first, b"H:1")
     load.own(second, b"H:1")
-    load.end(b"H:1", 0)
-    load.end(b"H:1", 0)
-    load.end(b"H:2", 0)
+    load.disown(b"H:1")
+    load.disown(b"H:1")
+    load.disown(b"H:2")
     assert (first.jobs, second.jobs) == (0, 0)
 
 
@@ -181,8 +181,7 @@ def test_defaults_let_5000_workers_come_at_once_from_one_address_and_again_and_a
                 accounts.leave("192.0.2.1")
             now += 0.5
         now += 60
-    load = Load(2**62, Config().max_abilities, Config().max_abilities_total)
-    assert all(load.take_ability(number % 200) for number in range(5000 * 200))
+    assert Config().max_abilities_total >= 5000 * 200
 
 
 def test_peers_have_no_gate_by_default(start):
@@ -306,7 +305,7 @@ def test_dormant_jobs_count_for_their_address_until_they_end(start, tmp_path):
             worker.send(WORK_COMPLETE, worker.grab()[0], b"")
         worker.echo()
         assert account.of("127.0.0.1").jobs == 0
-    assert server.broker.registry.load.room == server.broker.registry._rules.most_bytes
+    assert server.broker.registry.room == server.broker.registry._rules.most_bytes
 
 
 def test_jobs_over_max_jobs_per_function_are_refused_unless_maxqueue_says_otherwise(start):

@@ -232,7 +232,7 @@ def check_jobs(registry, parties):
             assert (job.state, job.worker, job.handle) == (RUNNING, party, handle)
             places[job] += 1
     assert places == Counter(registry.jobs.values())
-    assert registry.load.room == 2**62 - sum(JOB_BYTES + len(job.workload) for job in registry.jobs.values())
+    assert registry.room == 2**62 - sum(JOB_BYTES + len(job.workload) for job in registry.jobs.values())
     assert registry.load.abilities == sum(len(party.abilities) for party in parties)
     assert registry.running == sum(job.state is RUNNING for job in registry.jobs.values())
     timed = [job for job in registry.jobs.values() if job.state is RUNNING and job.entry is not None]
