@@ -11,9 +11,11 @@ The rooms, in reading order. The job server:
     store, sqlite_store         the contract of a store; the one in a file
     remote_store, postgres_store, mysql_store, redis_store    those in database servers
     c_queue, stores, keeper     what a C server has left; which store; the committing thread
+    plain                       jobs of which nothing is asked while they wait
     wakeups                     who is awake for what
-    registry                    all of them: decides
-    revival                     stored rows become jobs again
+    books                       the tables of all of them, and the moves of one job
+    registry                    decides
+    revival                     jobs that are no Job yet
     gate                        what stands between one peer and what it asks for
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock

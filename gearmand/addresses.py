@@ -57,6 +57,8 @@ def parse_all(servers: Union[None, AddressLike, Iterable[AddressLike]]) -> List[
         servers = [name for name in servers.split(",") if name.strip()]
     elif isinstance(servers, tuple) and len(servers) == 2 and isinstance(servers[1], int):
         servers = [servers]
+    elif not isinstance(servers, Iterable):
+        raise ConfigError("servers %r: expected host:port, or several of them" % (servers,))
     addresses = list(dict.fromkeys(parse(server) for server in servers))
     if not addresses:
         raise ConfigError("no server is named: expected host:port, or several of them")
@@ -66,10 +68,9 @@ def parse_all(servers: Union[None, AddressLike, Iterable[AddressLike]]) -> List[
 def _checked(host: object, port: object, text: object) -> Address:
     if not isinstance(host, str) or not host:
         raise ConfigError("server %r: %r is no host" % (text, host))
-    try:
-        number = int(port)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        number = -1
+    # Not everything that `int` takes: it reads " 1", "+1" and "1_0", and 1 in True and in 1.5.
+    digits = str(port) if isinstance(port, (int, str)) else ""
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else -1
     if not 0 < number < 65536:
         raise ConfigError("server %r: expected a port from 1 to 65535, got %r" % (text, port))
     return Address(host, number)

@@ -51,6 +51,8 @@ from gearmand.tables import (
 from gearmand.tokens import packet_of
 
 _END_OF_TABLE = (TEXT_LINE, b".")
+# However little time is left, a server that is there can answer.
+_SHORTEST_S = 1.0
 
 _admins: "weakref.WeakSet[Admin]" = weakref.WeakSet()
 
@@ -100,7 +102,10 @@ class Admin:
 
     def status(self) -> List[FunctionStatus]:
         """Every function that the server knows; with the Perl server those that have jobs or workers."""
-        rows = self._rows("status", STATUS_ROW)
+        return self._status(None)
+
+    def _status(self, longest_s: Optional[float]) -> List[FunctionStatus]:
+        rows = self._rows("status", STATUS_ROW, longest_s)
         return [FunctionStatus(_text(name), *map(int, counts)) for name, *counts in rows]
 
     def priority_status(self) -> List[PriorityStatus]:
@@ -253,14 +258,17 @@ class Admin:
 
         It asks every `interval_s`; a function that the server does not know is
         idle. False: not so within `timeout_s` (`None`: however long it takes).
+        ServerLost also when the server says nothing in that time, or in a second where it is less.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while any(row.total for row in self.status() if function in (None, row.function)):
+        while True:
+            longest_s = None if deadline is None else max(_SHORTEST_S, deadline - time.monotonic())
+            if not any(row.total for row in self._status(longest_s) if function in (None, row.function)):
+                return True
             left_s = interval_s if deadline is None else deadline - time.monotonic()
             if left_s <= 0:
                 return False
             time.sleep(min(interval_s, left_s))
-        return True
 
     def snapshot(self, before: Optional[Snapshot] = None) -> Snapshot:
         """`status` with the time, and with rates where there is one `before`."""
@@ -289,7 +297,10 @@ class Admin:
         A row that looks like the end, such as a unique ".", is taken for it
         where the network happens to cut the answer after it.
         """
-        lines = self._lines(command.split(), _is_whole_table)
+        return self._table(command, None)
+
+    def _table(self, command: str, longest_s: Optional[float]) -> bytes:
+        lines = self._lines(command.split(), _is_whole_table, longest_s=longest_s)
         if lines[0].startswith(b"ERR ") and lines[0].endswith(b"\r"):
             raise self._refused(command, lines[0])
         return b"".join([line + b"\n" for line in lines[:-1]])
@@ -304,8 +315,8 @@ class Admin:
         if answer:
             raise self._garbage(" ".join(words), answer)
 
-    def _rows(self, command: str, pattern: Pattern[bytes]) -> Iterator[Tuple[Any, ...]]:
-        body = self.table(command)
+    def _rows(self, command: str, pattern: Pattern[bytes], longest_s: Optional[float] = None) -> Iterator[Tuple[Any, ...]]:
+        body = self._table(command, longest_s)
         at = 0
         while at < len(body):
             found = pattern.match(body, at)
@@ -326,28 +337,34 @@ class Admin:
 
     # -- requests and answers ----------------------------------------------------------
 
-    def _lines(self, words: Sequence[str], is_whole: Callable[[List[Event]], bool], again: bool = True) -> List[bytes]:
+    def _lines(
+        self, words: Sequence[str], is_whole: Callable[[List[Event]], bool], again: bool = True, longest_s: Optional[float] = None
+    ) -> List[bytes]:
         # The C server's `create function` cuts off two bytes, whatever they are.
-        events = self._ask(b" ".join([_word(word) for word in words]) + b"\r\n", is_whole, again)
+        events = self._ask(b" ".join([_word(word) for word in words]) + b"\r\n", is_whole, again, longest_s)
         if events[0][0] != TEXT_LINE:
             raise self._garbage(" ".join(words), b"a packet")
         return [bytes(line) for _, line in events]
 
-    def _ask(self, request: bytes, is_whole: Callable[[List[Event]], bool], again: bool = True) -> List[Event]:
+    def _ask(
+        self, request: bytes, is_whole: Callable[[List[Event]], bool], again: bool = True, longest_s: Optional[float] = None
+    ) -> List[Event]:
         """Send a request and return its answer; the connection is one that was idle, or a new one.
 
         `again`: when the idle one turns out to have ended, ask a second time,
-        though the server may have heard the first. Never after a timeout.
+        though the server may have heard the first. Never after a timeout,
+        which is the Admin's, or `longest_s` where that is less.
         """
+        timeout_s = min((each for each in (self.timeout_s, longest_s) if each is not None), default=None)
         with self._lock:
-            deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
             if self._connection is not None and not self._connection.silent_and_open:
                 self._drop()
             was_idle = self._connection is not None
             try:
                 return self._exchange(request, is_whole, deadline)
             except TimeoutError:
-                raise ServerLost("%s: no answer within %g s" % (self.address, self.timeout_s), str(self.address)) from None
+                raise ServerLost("%s: no answer within %g s" % (self.address, timeout_s), str(self.address)) from None
             except ServerLost:
                 if not (was_idle and again):
                     raise

@@ -23,19 +23,29 @@ Threads: any.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.errors import not_stored
+from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
 from gearmand.peer import Peer
 from gearmand.registry import Registry
+from gearmand.revival import Kept, expect, give_up
 from gearmand.rows import Notes, Row, Submission
 
 Result = TypeVar("Result")
 
 _ROWS_A_TURN = 500
 _JOBS_A_TURN = 500
+# With more peers than this, whoever is about to send first lets those have
+# their turns who have been waiting for the processor. (Measured, 100 clients
+# and 100 workers: as many jobs a second, the slowest of them 40 ms instead of
+# 300. With few peers it only costs.)
+_CROWD = 64
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Broker:
@@ -85,6 +95,8 @@ class Broker:
         finally:
             if notes is not None:
                 self.keeper.note(notes)
+            if posted and len(self.peers) > _CROWD:
+                _let_others_run()
             for peer in posted:
                 peer.flush()
 
@@ -100,17 +112,31 @@ class Broker:
             piece = listed[at : at + _ROWS_A_TURN]
             yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
 
-    def keep(self, submissions: Sequence[Submission]) -> List[Row]:
-        """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not.
+    def rows_of_plain(self, row: Callable[[Job], Any]) -> Iterable[List[Any]]:
+        """The same of the plain jobs, each made into a Job for `row` to look at."""
+        for at in self.turn(lambda registry: registry.plain.pieces()):
+            yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
 
-        Needs a keeper.
+    def keep(self, submissions: Sequence[Submission]) -> List[Kept]:
+        """Store background jobs that are to be submitted. Returns when they survive: their rows, or why they are refused.
+
+        Every row must be given to `revival.admit`. Needs a keeper.
         """
         assert self.keeper is not None
-        numbers = self.turn(lambda registry: registry.handles.reserve(len(submissions)))
-        now_s = self._wall_clock()
-        rows = [submission.row(*number, now_s) for submission, number in zip(submissions, numbers)]
-        self.keeper.keep(rows)
-        return rows
+        kept = self.turn(expect, submissions)
+        rows = [each for each in kept if isinstance(each, Row)]
+        try:
+            failures = self.keeper.keep(rows) if rows else None
+        except BaseException:
+            # A caller in this process was interrupted.
+            self.turn(give_up, rows)
+            raise
+        if failures:
+            self.turn(give_up, [row for row in rows if row.number in failures])
+            kept = [
+                not_stored(failures[each.number]) if isinstance(each, Row) and each.number in failures else each for each in kept
+            ]
+        return kept
 
     # -- peers -----------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class Client:
             return Connection(address, connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s), io_timeout_s)
 
         self._links = [Link(address, connect, greeting, 1, token is not None) for address in parse_all(servers)]
-        self._later = Later(self._resubmit)
+        self._later = Later(self.resubmit)
         self._turn = itertools.count()
         self._closed = False
         _clients.add(self)
@@ -136,6 +136,8 @@ class Client:
         the server does not take may last longer). Options: those of `submit`.
         """
         deadline = deadline_of(timeout_s)
+        if self.reads_here():
+            raise RuntimeError("a callback cannot wait for the connection that it is called from: use submit")
         job = self._new_job(function, workload, options)
         link = self._send(job, deadline)
         if link is not None and job.retries_left:
@@ -212,17 +214,22 @@ class Client:
         encoder = options.pop("encoder", None)
         encoder = self._encoders.get(function, self._encoder) if encoder is None else encoder_of(encoder)
         data = encoder.encode(workload)
+        if not isinstance(data, bytes):
+            raise TypeError("function %s: the encoder made %s of the workload, not bytes" % (function, type(data).__name__))
         unique = _unique(options.pop("unique", ""), data)
         retries = options.pop("retries", 0)
+        if not isinstance(retries, int):
+            raise ConfigError("retries: expected a whole number, got %r" % (retries,))
         background, kind, middle = _form(options) if options else (False, PacketType.SUBMIT_JOB, ())
         if options:
             raise ConfigError("there is no option %s of a job" % ", ".join(sorted(options)))
         if not function:
             raise ConfigError("function '': a job needs the name of its function")
         packet = pack(kind, _argument("function", self._prefix + function), unique, *middle, data)
-        return SubmittedJob(
-            function, unique.decode("utf-8", "surrogateescape"), packet, encoder, background, retries, self._resubmit, callbacks
-        )
+        job = SubmittedJob(function, unique.decode("utf-8", "surrogateescape"), packet, encoder, background, retries, self, callbacks)
+        if len(self._links) > 1:
+            job.affinity = data if unique == b"-" else unique
+        return job
 
     def _send_and_attend(self, job: SubmittedJob) -> None:
         link = self._send(job)
@@ -232,7 +239,7 @@ class Client:
     def _send(self, job: SubmittedJob, deadline: Optional[float] = None) -> Optional[Link]:
         """Give the job to a server; where there is none, see to it later, or tell it that it is lost."""
         packet = job.take_packet()
-        links = self._links if len(self._links) == 1 else self._in_order(job.unique)
+        links = self._links if len(self._links) == 1 else self._in_order(job.affinity)
         failures = []
         for link in links:
             if len(links) > 1 and job.retries_left and link.rests_until > time.monotonic():
@@ -247,19 +254,24 @@ class Client:
             self._later.add(job, _pause_s(job.retries_done))
         return None
 
-    def _resubmit(self, job: SubmittedJob) -> None:
+    def reads_here(self) -> bool:
+        """Whether this thread is in a callback of one of its connections, so that nothing comes while it waits."""
+        return any(link.reads_here() for link in self._links)
+
+    def resubmit(self, job: SubmittedJob) -> None:
+        """After a failure: for the job itself."""
         if self._closed:
             job.end(JobLost("function %s: the client is closed" % job.function, job.function, None))
         else:
             self._send_and_attend(job)
 
-    def _in_order(self, unique: str) -> List[Link]:
+    def _in_order(self, affinity: bytes) -> List[Link]:
         """The servers, the one to try first first; those that rest come last."""
-        if unique and unique != "-":
+        if affinity:
             # Each unique has an order of the servers of its own (rendezvous
             # hashing): when one goes, only its own uniques move.
-            salt = unique.encode("utf-8", "surrogateescape")
-            links = sorted(self._links, key=lambda link: zlib.crc32(salt + b"\0" + str(link.address).encode()))
+            salt = zlib.crc32(affinity)
+            links = sorted(self._links, key=lambda link: _mixed(salt ^ zlib.crc32(str(link.address).encode())))
         else:
             at = next(self._turn) % len(self._links)
             links = self._links[at:] + self._links[:at]
@@ -268,8 +280,10 @@ class Client:
 
     # -- questions ---------------------------------------------------------------
 
-    def status(self, job: Union[str, SubmittedJob], timeout_s: Optional[float] = 10.0) -> HandleStatus:
-        """What the servers know of a job, by its handle. ServerLost: one that might know it cannot be asked."""
+    def status(self, job: Union[str, bytes, SubmittedJob], timeout_s: Optional[float] = 10.0) -> HandleStatus:
+        """What the servers know of a job, by its handle. ServerLost: none knows it, and one that might cannot be asked."""
+        if isinstance(job, bytes):
+            job = job.decode("utf-8", "surrogateescape")
         handle = job if isinstance(job, str) else job.handle
         server = None if isinstance(job, str) else job.server
         if handle is None:
@@ -281,17 +295,23 @@ class Client:
         return self._first_known(PacketType.GET_STATUS_UNIQUE, PacketType.STATUS_RES_UNIQUE, unique, None, timeout_s)
 
     def _first_known(self, ask: int, answer: int, name: str, server: Optional[str], timeout_s: Optional[float]) -> HandleStatus:
-        links = [link for link in self._links if server in (None, str(link.address))]
-        for link in links:
-            body = self._ask(link, ask, answer, _bytes(name), timeout_s)
+        lost: Optional[ServerLost] = None
+        for link in [link for link in self._links if server in (None, str(link.address))]:
+            try:
+                body = self._ask(link, ask, answer, _bytes(name), timeout_s)
+            except ServerLost as error:
+                lost = lost or error
+                continue
             _, known, running, *counts = body.split(b"\0")
             if known == b"1":
                 return HandleStatus(True, running == b"1", *[int(count or 0) for count in counts])
+        if lost is not None:
+            raise lost
         return HandleStatus(False, False, 0, 0)
 
     def wait_for_background(
         self,
-        job: Union[str, SubmittedJob],
+        job: Union[str, bytes, SubmittedJob],
         progress: Optional[Callable[[int, int], Any]] = None,
         timeout_s: Optional[float] = None,
         interval_s: float = 0.25,
@@ -303,6 +323,11 @@ class Client:
         """
         deadline = deadline_of(timeout_s)
         seen: Tuple[int, int] = (0, 0)
+        if isinstance(job, SubmittedJob) and job.background:
+            try:
+                job.result(timeout_s)  # It has a handle then.
+            except JobTimeout:
+                return False
         while True:
             left_s = float("inf") if deadline is None else deadline - time.monotonic()
             try:
@@ -348,7 +373,7 @@ class Client:
     # -- forks -------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self._later = Later(self._resubmit)
+        self._later = Later(self.resubmit)
         for link in self._links:
             link.forget()
 
@@ -359,6 +384,13 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def _mixed(number: int) -> int:
+    """Scatter a number of 32 bits over 64: checksums of similar texts differ in few bits."""
+    number = number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+    number = (number ^ number >> 32) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    return number ^ number >> 29
 
 
 def _pause_s(retries_done: int) -> float:
@@ -380,10 +412,13 @@ def _form(options: Dict[str, Any]) -> Tuple[bool, PacketType, Sequence[bytes]]:
         raise ConfigError("%s: the protocol has no such job together with %s" % (special[0], (special + ["a priority"])[1]))
     if at is not None:
         seconds = at.timestamp() if isinstance(at, datetime.datetime) else float(at)
+        if not abs(seconds) < 2**62:
+            raise ConfigError("%s: expected seconds, got %r" % ("at" if delay_s is None else "delay_s", at if delay_s is None else delay_s))
         # Rounded up: a job may be late, not early.
         return True, PacketType.SUBMIT_JOB_EPOCH, [b"%d" % -(-seconds // 1)]
     if reducer is not None:
-        return background, _REDUCE[background], [_argument("reducer", reducer)]
+        # The empty one is libgearman's aggregator: the C server waits for it.
+        return background, _REDUCE[background], [_argument("reducer", reducer), b""]
     return background, _SUBMIT[priority, background], []
 
 

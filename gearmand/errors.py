@@ -16,6 +16,7 @@ An exception says whose fault it is:
             JobRefused        the server did not take it
             JobLost           the server stopped, or was lost, first
         StoreError        a store's: what should have been kept is not
+            Unstorable        because of the job itself: others can be kept
         ServerLost        no connection to a job server, or none any more
         AdminRefused      a job server did not carry out an administrative command
 
@@ -44,6 +45,10 @@ class StoreError(GearmandError):
     """A store could not do what it was asked to: says which, and why."""
 
 
+class Unstorable(StoreError):
+    """A store cannot take a value, as one that is too large for it; nothing else is wrong with it."""
+
+
 class JobError(GearmandError):
     """A job did not end with a result.
 
@@ -52,7 +57,7 @@ class JobError(GearmandError):
     (`None` where that is in this process or was never reached), all as `str`.
     """
 
-    def __init__(self, message: str, function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
+    def __init__(self, message: str = "", function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
         super().__init__(message)
         self.function = function
         self.handle = handle

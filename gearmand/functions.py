@@ -21,7 +21,7 @@ queue that is not empty has nobody unaware of it.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from gearmand.jobs import ENDED, Job, Priority
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class Queue:
     """The jobs of one function and one priority, first in first out; `live` counts them.
 
+    Plain jobs (see `plain`) are their own entries.
+
     A job that leaves from the middle (cancelled, abandoned, taken back) leaves
     a dead entry behind, which goes when it comes to the front or when the dead
     are the majority. A job is its own entry, dead once the job has ENDED. One
@@ -39,14 +41,19 @@ class Queue:
     its entry is a cell of its own, dead once emptied.
     """
 
-    __slots__ = ("live", "_entries")
+    __slots__ = ("function", "priority", "live", "_entries", "_gone")
 
-    def __init__(self) -> None:
+    def __init__(self, function: Optional["Function"] = None, priority: int = Priority.NORMAL) -> None:
+        self.function = function
+        self.priority = priority
         self.live = 0
         self._entries: Deque[Any] = deque()
+        # The numbers of plain jobs that have left from the middle.
+        self._gone: Set[int] = set()
 
-    def __iter__(self) -> Iterator[Job]:
-        return filter(None, map(_job_of, self._entries))
+    def __iter__(self) -> Iterator[Any]:
+        """What `pop` would return, one after another."""
+        return filter(None, map(self._alive, self._entries))
 
     def push(self, job: Job) -> None:
         """Put `job` at the tail."""
@@ -57,30 +64,54 @@ class Queue:
             self._entries.append(job)
         self.live += 1
 
-    def pop(self) -> Job:
+    def push_plain(self, entry: "PlainEntry") -> None:
+        """Put a plain job at the tail."""
+        self._entries.append(entry)
+        self.live += 1
+
+    def pop(self) -> Union[Job, "PlainEntry"]:
         """Take the first job out. IndexError when there is none."""
         while True:
             entry = self._entries.popleft()
-            job = entry if type(entry) is Job and entry.state is not ENDED else _job_of(entry)
-            if job is not None:
-                job.entry = None
+            found = self._alive(entry)
+            if found is None:
+                if type(entry) is tuple:
+                    self._gone.discard(entry[0])
+            else:
                 self.live -= 1
-                return job
+                if type(found) is Job:
+                    found.entry = None
+                return found
 
     def remove(self, job: Job) -> None:
         """Take `job` out wherever it stands. Its state must be ENDED already, or its entry a cell."""
         if job.entry is not None:
             job.entry[0] = None
             job.entry = None
+        self._one_less()
+
+    def remove_plain(self, number: int) -> None:
+        """Take the plain job of that number out wherever it stands."""
+        self._gone.add(number)
+        self._one_less()
+
+    def _one_less(self) -> None:
         self.live -= 1
         if len(self._entries) > 2 * self.live + 64:
-            self._entries = deque(entry for entry in self._entries if _job_of(entry) is not None)
+            self._entries = deque(entry for entry in self._entries if self._alive(entry) is not None)
+            self._gone.clear()
+
+    def _alive(self, entry: Any) -> Any:
+        """The job of an entry; `None`: it is dead."""
+        kind = type(entry)
+        if kind is tuple:
+            return None if self._gone and entry[0] in self._gone else entry
+        job = entry[0] if kind is list else entry
+        return None if job is None or job.state is ENDED else job
 
 
-def _job_of(entry: Any) -> Optional[Job]:
-    """The job behind a queue's entry, `None` where the entry is dead."""
-    job = entry[0] if type(entry) is list else entry
-    return None if job is None or job.state is ENDED else job
+PlainEntry = Tuple[int, bytes, Queue]
+"""A plain job: its number, its workload and its queue."""
 
 
 Limits = List[Optional[int]]
@@ -90,15 +121,21 @@ Limits = List[Optional[int]]
 class Function:
     """A function by its name, with all that is counted of it."""
 
-    __slots__ = ("name", "queues", "jobs", "running", "scheduled", "workers", "sleepers", "unaware", "claims", "limits", "limited")
+    __slots__ = (
+        "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
+        "limited",
+    )  # fmt: skip
 
     def __init__(self, name: bytes, limits: Limits = [None for _ in Priority]) -> None:
         self.name = name
-        self.queues = tuple(Queue() for _ in Priority)
+        self.queues = tuple(Queue(self, priority) for priority in map(int, Priority))
         # Its jobs in every state, then those of them in two of the states.
         self.jobs = 0
         self.running = 0
         self.scheduled = 0
+        # Jobs to be, which are being stored: counted from when they are
+        # accepted, so that what has been stored need not be refused.
+        self.pending = 0
         self.workers: Dict["Party", None] = {}
         self.sleepers: Dict["Party", None] = {}
         self.unaware: List[Dict["Party", None]] = [{} for _ in Priority]
@@ -116,6 +153,13 @@ class Function:
         """Jobs that a worker could take now."""
         high, normal, low = self.queues
         return high.live + normal.live + low.live
+
+    @property
+    def used(self) -> bool:
+        return bool(self.jobs or self.pending or self.workers)
+
+    def is_full(self, limit: int) -> bool:
+        return self.jobs + self.pending >= limit
 
 
 IDLE_FUNCTIONS = 100_000
@@ -147,7 +191,7 @@ class Functions(Dict[bytes, Function]):
         function = self.get(name)
         if function is None:
             return None
-        if function.workers or function.jobs:
+        if function.used:
             return False
         self._forget(function)
         return True
@@ -165,13 +209,13 @@ class Functions(Dict[bytes, Function]):
 
     def note_if_idle(self, function: Function) -> None:
         """Call when it may have become idle; beyond `IDLE_FUNCTIONS` the one that is idle longest is forgotten."""
-        if function.jobs or function.workers:
+        if function.used:
             return
         self._idle[function] = None
         self._idle.move_to_end(function)
         if len(self._idle) > IDLE_FUNCTIONS:
             oldest, _ = self._idle.popitem(last=False)
-            if not (oldest.jobs or oldest.workers or oldest.limited):
+            if not (oldest.used or oldest.limited):
                 self._forget(oldest)
 
     def _forget(self, function: Function) -> None:

@@ -128,7 +128,7 @@ QUESTIONS = [
 
 WORKER = [
     Option("worker", "w", "", "Be a worker. What follows the options, after --, is a command with its arguments, run anew for each job: it reads the workload and prints the result. Without one, the worker prints the workloads."),
-    Option("count", "c", "N", "Leave after so many jobs. 0: never.", _count),
+    Option("count", "c", "N", "Leave after so many jobs; with --concurrency, that many at once may make it a few more. 0: never.", _count),
     Option("lines", "n", "", "Send each line of the command's output as it comes, as a part of the result."),
     Option("stripped-lines", "N", "", "The same, without the line feeds."),
     Option("concurrency", "", "N", "How many jobs at once. Default: 1.", _some, uses="worker"),

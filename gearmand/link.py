@@ -118,7 +118,7 @@ class Link:
         Look at it afterwards: it may have gone to another server, or be read
         for by another thread. RuntimeError: called by a callback.
         """
-        if self._reader == threading.get_ident():
+        if self.reads_here():
             raise RuntimeError("a callback cannot wait for the connection that it is called from: use submit")
         if self._reading.acquire(False):
             self._reader = threading.get_ident()
@@ -134,9 +134,16 @@ class Link:
                 if self._awaits_something:
                     self.attend()
 
+    def reads_here(self) -> bool:
+        """Whether this thread is the one that reads, so in a callback."""
+        return self._reader == threading.get_ident()
+
     def close(self) -> None:
         """End the connection for good: all who wait are told."""
         self._closed = True
+        connection = self._connection
+        if connection is not None:
+            connection.shut_down()  # Whoever is sending on it stops.
         with self._sending:
             connection = self._connection
         if connection is not None:
@@ -170,6 +177,8 @@ class Link:
         self._rest_s = self.rests_until = 0.0
         self._questions.extend(self._greeted)
         self._connection = connection
+        if self._closed:
+            connection.shut_down()  # `close` may not have seen it.
         return connection
 
     # -- reading ---------------------------------------------------------------

@@ -16,22 +16,28 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError, StoreError, not_stored
-from gearmand.gate import Gate
+from gearmand.errors import ConfigError
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 
 if TYPE_CHECKING:
+    from gearmand.gate import Gate
+    from gearmand.revival import Kept
+    from gearmand.rows import Submission
     from gearmand.server import Server
 
 _RECEIVE_BYTES = 64 * 1024
-# Between two turns of one peer that has sent a great many small packets: long
-# enough for other handlers to have theirs.
+# As long as a peer sends no more at a time. It costs a waiting handler that
+# much memory, and 4 KB where it is more than that.
+_FEW_BYTES = 1024
+# Now and then between the turns of one peer that has sent a great many small
+# packets: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
+_PACKETS_A_PAUSE = 200
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # For how long the last answers to a peer that has stopped sending are kept.
@@ -190,13 +196,15 @@ class Handler(socketserver.BaseRequestHandler):
         decoder, peer, gate = self.decoder, self.peer, self.peer.gate
         held = 0
         receive, receive_into = self.request.recv, self.request.recv_into
+        most = _FEW_BYTES
         while not self.owner.stopping:
             room = decoder.room()
             try:
                 if room is None:
-                    data = receive(_RECEIVE_BYTES)
+                    data = receive(most)
                     if not data:
                         return
+                    most = _RECEIVE_BYTES if len(data) >= _FEW_BYTES else _FEW_BYTES
                     events = decoder.feed(data)
                 else:
                     count = receive_into(room)
@@ -228,9 +236,14 @@ class Handler(socketserver.BaseRequestHandler):
     def _serve(self, events: Sequence[Event]) -> None:
         broker = self.owner.broker
         at = 0
+        pause_at = _PACKETS_A_PAUSE
         while True:
-            kept = self._keep(events, at) if broker.keeper is not None else {}
-            at = broker.turn(packet_commands.serve, self.peer, events, at, kept)
+            if broker.keeper is None:
+                at = broker.turn(packet_commands.serve, self.peer, events, at)
+            else:
+                wanted, most = packet_commands.submissions(events, at, time.time())
+                kept = self._keep(wanted) if wanted else {}
+                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, most)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
@@ -238,23 +251,20 @@ class Handler(socketserver.BaseRequestHandler):
                 at += 1
                 if at == len(events):
                     return
-            else:
+            elif at >= pause_at:
+                pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
-    def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:
-        """Store the background jobs of the next turn: by their places, their rows, or why they are refused."""
+    def _keep(self, wanted: Dict[int, Submission]) -> Dict[int, Kept]:
+        """Store background jobs: by their places, their rows, or why they are refused."""
         broker, gate = self.owner.broker, self.peer.gate
-        wanted = packet_commands.submissions(events, at, time.time())
-        kept: Dict[int, packet_commands.Kept] = {}
-        if gate is not None and wanted:
+        kept: Dict[int, Kept] = {}
+        if gate is not None:
             # Before they are stored, not after.
             kept.update(broker.turn(packet_commands.not_allowed, gate, wanted))
             wanted = {at: submission for at, submission in wanted.items() if at not in kept}
-        try:
-            if wanted:
-                kept.update(zip(wanted, broker.keep(list(wanted.values()))))
-        except StoreError as error:
-            kept.update(dict.fromkeys(wanted, not_stored(error)))
+        if wanted:
+            kept.update(zip(wanted, broker.keep(list(wanted.values()))))
         return kept
 
     def _answer(self, line: bytes) -> None:

@@ -12,7 +12,7 @@ Threads: `post` and `post_text` with the broker's lock held; `flush`, `abort` an
 `waiting_bytes` by any thread; `close` by the handler thread alone, because a
 socket that another thread closes leaves its `recv` blocked.
 
-The peer's own lock, `_sending`, guards the sending end: the left end of the
+The peer's own lock, `_sending`, guards the sending end: the head of the
 outbox, `backed_up`, `closed` and the socket's life. It is only held around a
 send that cannot block. Whoever finds it taken goes away: its holder looks at
 the outbox once more after letting go.
@@ -23,8 +23,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections import deque
-from typing import Callable, Deque, List, Optional, Union
+from typing import Callable, List, Optional, Union
 
 from gearmand.parties import Party
 from gearmand.protocol import RESPONSE_HEADS, packed_size
@@ -34,8 +33,7 @@ Buffer = Union[bytes, memoryview]
 # Below this, joining costs less than sending from several places (measured:
 # they break even between 16 and 64 KiB).
 _JOIN_BYTES = 32 * 1024
-_SEND_BYTES = 256 * 1024
-_SEND_PIECES = 64
+_SEND_PIECES = 256
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -80,7 +78,7 @@ class Peer(Party):
         self.address = address
         # That of its certificate, once that has been verified.
         self.common_name: Optional[str] = None
-        self.outbox: Deque[Buffer] = deque()
+        self.outbox: List[Buffer] = []
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.
         self.touched = False
@@ -108,10 +106,10 @@ class Peer(Party):
 
     def post(self, kind: int, body: Buffer, tail: Buffer = b"") -> None:
         size = len(body) + len(tail)
-        header = RESPONSE_HEADS[kind] + packed_size(size)
         if size < _JOIN_BYTES:
-            self.post_text(b"".join((header, body, tail)))
+            self.post_text(b"".join((RESPONSE_HEADS[kind], packed_size(size), body, tail)))
             return
+        header = RESPONSE_HEADS[kind] + packed_size(size)
         self.post_text(b"".join((header, body)) if tail else header)
         self.post_text(tail or body)
 
@@ -193,14 +191,13 @@ class Peer(Party):
             if self.closed or self.why_aborted is not None:
                 outbox.clear()
                 break
-            piece = outbox.popleft()
-            pieces = self._gather(piece) if outbox else (piece,)
+            pieces = outbox[:_SEND_PIECES]
+            count = len(pieces)
+            if count > 1 and max(map(len, pieces)) < _JOIN_BYTES:
+                pieces = [b"".join(pieces)]
             try:
                 if len(pieces) == 1:
                     sent = self.socket.send(pieces[0], _DONTWAIT)
-                    if sent == len(pieces[0]):
-                        self._sent_bytes += sent
-                        continue
                 else:
                     sent = self.socket.sendmsg(pieces, (), _DONTWAIT)
             except BlockingIOError:
@@ -210,7 +207,9 @@ class Peer(Party):
                 self._give_up()
                 break
             self._sent_bytes += sent
-            if self._put_back(pieces, sent):
+            rest = _after(pieces, sent)
+            outbox[:count] = rest
+            if rest:
                 if sent or not self.backed_up:
                     self.progress_at = time.monotonic()
                 self.backed_up = True
@@ -218,25 +217,11 @@ class Peer(Party):
         self.backed_up = False
         return False
 
-    def _gather(self, piece: Buffer) -> List[Buffer]:
-        """`piece` and what comes next in the outbox, small ones joined."""
-        outbox = self.outbox
-        pieces = [piece]
-        size = len(piece)
-        large = size >= _JOIN_BYTES
-        while outbox and size < _SEND_BYTES and not (large and len(pieces) == _SEND_PIECES):
-            piece = outbox.popleft()
-            pieces.append(piece)
-            size += len(piece)
-            large = large or len(piece) >= _JOIN_BYTES
-        return pieces if large and len(pieces) <= _SEND_PIECES else [b"".join(pieces)]
 
-    def _put_back(self, pieces: List[Buffer], sent: int) -> bool:
-        """Return to the outbox what was not sent; False: nothing."""
-        for at, piece in enumerate(pieces):
-            if sent < len(piece):
-                self.outbox.extendleft(reversed(pieces[at + 1 :]))
-                self.outbox.appendleft(memoryview(piece)[sent:] if sent else piece)
-                return True
-            sent -= len(piece)
-        return False
+def _after(pieces: List[Buffer], sent: int) -> List[Buffer]:
+    """The pieces without their first `sent` bytes."""
+    for at, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:] if sent else piece, *pieces[at + 1 :]]
+        sent -= len(piece)
+    return []

@@ -5,8 +5,8 @@ for a party is posted to it (`Party.post`); an expected refusal is a result.
 
 Invariants (`tests/test_registry_walk.py` holds them after every step):
 
-- An unfinished job is in `jobs` and in exactly one place: a queue, the due
-  times, or its worker's `running`.
+- An unfinished job is plain and in its queue (see `plain`), or it is in `jobs`
+  and in exactly one place: a queue, the due times, or its worker's `running`.
 - A job is kept while it is wanted (background, or somebody listens) or runs.
 - A party that is asleep could grab nothing that is not already somebody's to
   grab: where a function has sleepers, at least as many parties are awake for
@@ -18,54 +18,29 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import islice
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
-from gearmand.deadlines import Deadlines
-from gearmand.dormant import JOB_BYTES, Dormant
+from gearmand.books import WORK_FAIL, Books
+from gearmand.dormant import JOB_BYTES
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.functions import Function, Functions
-from gearmand.jobs import ASSIGN, DUE, END, ENDED, QUEUED, REQUEUE, RUNNING, SCHEDULED, Handles, Job, Priority, Workload
-from gearmand.limits import Load
+from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
-from gearmand.rows import Notes, Row
+from gearmand.rows import Row
 from gearmand.rules import Rules
-from gearmand.uniques import Uniques, key_of
-from gearmand.wakeups import Wakeups
+from gearmand.uniques import key_of
 
 NOOP = int(PacketType.NOOP)
-WORK_FAIL = int(PacketType.WORK_FAIL)
 WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
 
-class Registry:
+
+class Registry(Books):
     """Everything that the server knows of its jobs. `rules`: fields of `Rules`."""
 
     def __init__(self, handle_prefix: bytes, first_number: int, **rules: Any) -> None:
-        self._rules = Rules(**rules)
-        # Set by the caller before each call: monotonic seconds, and since 1970.
-        self.now = 0.0
-        self.epoch_s = 0.0
-        self.jobs: Dict[bytes, Job] = {}
-        self.functions = Functions(self._rules.most_jobs, self._rules.most_limited)
-        self.uniques = Uniques()
-        self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, self.grab)
-        self.running = 0
-        self.room = self._rules.most_bytes
-        self.load = Load(self._rules.most_abilities, self._rules.most_abilities_in_all)
-        self.draining = False
-        # Whether background jobs survive the server; what the store has not
-        # been told yet; and the jobs that lie in it alone.
-        self.stored = False
-        self.notes = Notes()
-        self.dormant = Dormant(self._rules.kept_bytes)
+        super().__init__(handle_prefix, first_number, Rules(**rules), self.grab)
         self.timeout_unit_s = self._rules.timeout_unit_s
-        self._deadlines_sooner = False
-        self.handles = Handles(handle_prefix, first_number)
         self._newest_first = self._rules.newest_first
-        # Due times are of the calendar (seconds since 1970), timeouts of the
-        # monotonic clock.
-        self._due = Deadlines()
-        self._timeouts = Deadlines()
 
     # -- clients -----------------------------------------------------------
 
@@ -84,30 +59,43 @@ class Registry:
 
         `listener` is told of everything that happens to it; `None` makes it a
         background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. `row`: what the store has kept of it already. Returns
-        the job, or why it was refused.
+        back until then. `row`: what the store has of it already, which is not
+        refused. Returns the job, or why it was refused.
         """
-        if self.draining or self.room <= 0:
-            return self._refuse(SHUTTING_DOWN if self.draining else MEMORY_FULL, row)
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
+        pending = None
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
                 self._join(twin, listener, row)
                 return twin
-        limit = function.limits[priority]
-        if limit is not None and function.jobs >= limit:
-            return self._refuse(QUEUE_FULL, row)
-        handle = row.handle if row is not None else self.handles.new()
-        job = Job(handle, function, unique, workload, priority, listener is None, reducer)
+            pending = self.pending.pop((function, key), None)
+        rows: Sequence[int] = ()
+        if pending is not None:
+            # They are of this job from now on.
+            function.pending -= 1
+            handle, rows = pending
+        elif row is not None:
+            handle, rows = row.handle, (row.number,)
+        else:
+            limit = function.limits[priority]
+            if limit is not None and function.is_full(limit):
+                return QUEUE_FULL
+            handle = self.handles.new()[1]
+        job = Job(handle, function, unique, workload, priority, listener is None or bool(rows), reducer)
         function.jobs += 1
         if row is not None:
-            if self.dormant.takes(function, row):
+            # Of one that lies down the number alone is known.
+            if not unique and self.handles.recognise(handle, row.number) and self.dormant.takes(function, row):
                 if not function.queues[priority].live:
-                    self._look_after(function, priority)
+                    self.look_after(function, priority)
                 return job
-            self.put_row(job, row)
+            job.retries = row.retries
+        if rows:
+            self.add_rows(job, rows)
         self.jobs[handle] = job
         self.room -= JOB_BYTES + len(workload)
         if listener is not None:
@@ -123,24 +111,42 @@ class Registry:
             self._add_deadline(self._due, due_s, job)
         return job
 
-    def put_row(self, job: Job, row: Row) -> None:
-        """The job is that of the row."""
-        job.rows = (row.number,)
-        job.retries = row.retries
-        self.dormant.bytes += JOB_BYTES + len(job.workload)
+    def submit_plain(
+        self, name: bytes, workload: bytes, priority: int = Priority.NORMAL, row: Optional[Row] = None
+    ) -> Union[bytes, Refusal]:
+        """Accept a plain job (see `plain`): returns its handle, or why it was refused.
 
-    def _look_after(self, function: Function, priority: int) -> None:
-        self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
-
-    def _refuse(self, refusal: Refusal, row: Optional[Row]) -> Refusal:
-        if row is not None:
-            self.notes.removed.append(row.number)
-        return refusal
+        `row`: as for `submit`; its handle must be one of ours.
+        """
+        function = self.functions[name]
+        queue = function.queues[priority]
+        if row is None:
+            if self.draining or self.room <= 0:
+                return SHUTTING_DOWN if self.draining else MEMORY_FULL
+            limit = function.limits[priority]
+            if limit is not None and function.is_full(limit):
+                return QUEUE_FULL
+            function.jobs += 1
+            number, handle = self.handles.new()
+        else:
+            function.jobs += 1
+            number, handle = row.number, row.handle
+            if self.dormant.takes(function, row):
+                if not queue.live:
+                    self.look_after(function, priority)
+                return handle
+            self.dormant.bytes += JOB_BYTES + len(workload)
+        self.room -= JOB_BYTES + len(workload)
+        self.plain.add(number, workload, queue)
+        if function.sleepers or function.unaware[priority]:
+            self._make_known(function, priority)
+        return handle
 
     def _join(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> None:
         if row is not None:
-            job.rows += (row.number,)
-            self.notes.differs(job)
+            self.add_rows(job, (row.number,))
+            if (row.handle, row.retries) != (job.handle, job.retries):
+                self.notes.differs(job)
         if listener is None:
             job.background = True
             return
@@ -239,8 +245,12 @@ class Registry:
         function, queue, index = found
         party.last_served = index
         job = queue.pop()
+        if type(job) is not Job:
+            self.plain.forget(job[0])
+            job = self.job_of(job)
+            self.jobs[job.handle] = job
         if self.dormant.tails:
-            self._look_after(function, job.priority)
+            self.look_after(function, job.priority)
         self._assign(job, party)
         if claim is not None and claim is not function:
             self.wakeups.pass_on(claim, self.now)
@@ -281,14 +291,17 @@ class Registry:
     def leave(self, party: Party, most: Optional[int] = None) -> bool:
         """The party is gone: what it ran is given out again, what only it waited for is dropped.
 
-        Stops after about `most` jobs and returns whether it is done; else it has to be called again.
+        Stops after about `most` jobs and returns whether it is done; else it
+        has to be called again.
         """
         party.lingering = None
         self.reset_abilities(party)
-        for job in list(islice(party.running.values(), most)):
-            self._lose(job)
+        # What it ran for itself alone is nobody's, so not to be given out again.
         for job in list(islice(party.listening, most)):
             self.abandon(party, job)
+        if not party.listening:
+            for job in list(islice(party.running.values(), most)):
+                self._lose(job)
         return not party.running and not party.listening
 
     # -- reports of workers --------------------------------------------------
@@ -374,127 +387,3 @@ class Registry:
     def drained(self) -> bool:
         """Whether nothing runs and, where queued jobs do not survive, no connected worker could take one."""
         return not self.running and (self.stored or not any(f.queued and f.workers for f in self.functions.values()))
-
-    # -- one job's moves -----------------------------------------------------
-
-    def enqueue(self, job: Job) -> None:
-        """Put a job that is on the books into its queue, and wake whom it needs."""
-        function = job.function
-        priority = job.priority
-        function.queues[priority].push(job)
-        unaware = function.unaware[priority]
-        if unaware:
-            for party in unaware:
-                insort(party.ready[priority], party.abilities[function].index)
-            unaware.clear()
-        if function.sleepers:
-            self.wakeups.wake(function, self.now)
-
-    def _assign(self, job: Job, party: Party) -> None:
-        job.state = ASSIGN[job.state]
-        job.worker = party
-        party.running[job.handle] = job
-        job.function.running += 1
-        self.running += 1
-        self._start_timeout(job)
-
-    def _start_timeout(self, job: Job) -> None:
-        assert job.worker is not None
-        ability = job.worker.abilities.get(job.function)
-        if ability is not None and ability.timeout_s is not None:
-            self._add_deadline(self._timeouts, self.now + ability.timeout_s, job)
-
-    def _held(self, party: Party, handle: bytes) -> Optional[Job]:
-        """The job that the party runs, or gets back because it waits again after the party's timeout."""
-        job = party.running.get(handle)
-        if job is None:
-            if handle not in party.past:
-                return None
-            job = self.jobs.get(handle)
-            if job is None or job.state is not QUEUED:
-                return None
-            self._take_out(job)
-            self._assign(job, party)
-        elif self._rules.reports_extend and job.entry is not None:
-            self._timeouts.call_off(job.entry)
-            job.entry = None
-            self._start_timeout(job)
-        return job
-
-    def _lose(self, job: Job) -> None:
-        """Its worker is gone or too late: another attempt, where anybody wants it and any is left."""
-        job.retries += 1
-        self.notes.differs(job)
-        job.numerator = job.denominator = 0
-        if not job.wanted:
-            self._end(job)
-        elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
-            self._fail(job)
-        else:
-            self._take_out(job)
-            job.state = REQUEUE[job.state]
-            self.enqueue(job)
-
-    def _fail(self, job: Job) -> None:
-        self._tell(job, WORK_FAIL, job.handle)
-        self._end(job)
-
-    def _end(self, job: Job) -> None:
-        function = job.function
-        was, job.state = job.state, END[job.state]
-        self._take_out(job, was)
-        del self.jobs[job.handle]
-        self.room += JOB_BYTES + len(job.workload)
-        if self.load.owners:
-            self.load.disown(job.handle)
-        function.jobs -= 1
-        if job.rows:
-            self.notes.removed += job.rows
-            self.dormant.bytes -= JOB_BYTES + len(job.workload)
-        if job.listeners is not None:
-            for listener in job.listeners:
-                del listener.listening[job]
-            job.listeners = None
-        if job.unique:
-            key = key_of(job.unique, job.workload)
-            if key is not None:
-                self.uniques.remove(key, job)
-        # A dead entry in a queue may keep the job for a while, not its bytes.
-        job.workload = b""
-        if not function.jobs and not function.workers:
-            self.functions.note_if_idle(function)
-
-    def _take_out(self, job: Job, state: Optional[int] = None) -> None:
-        """Out of the one place where its state, given where it has moved on already, puts it."""
-        state = job.state if state is None else state
-        function = job.function
-        if state is RUNNING:
-            worker = job.worker
-            assert worker is not None
-            del worker.running[job.handle]
-            worker.past.add(job.handle)
-            job.worker = None
-            function.running -= 1
-            self.running -= 1
-            if job.entry is not None:
-                self._timeouts.call_off(job.entry)
-        elif state is QUEUED:
-            function.queues[job.priority].remove(job)
-            if self.dormant.tails:
-                self._look_after(function, job.priority)
-        else:
-            function.scheduled -= 1
-            self._due.call_off(job.entry)
-        job.entry = None
-
-    def _tell(self, job: Job, kind: int, body: Workload) -> None:
-        listeners = job.listeners
-        if listeners is not None:
-            for listener, times in listeners.items():
-                for _ in range(times):
-                    listener.post(kind, body)
-
-    def _add_deadline(self, deadlines: Deadlines, due: float, job: Job) -> None:
-        job.entry = deadlines.add(due, job)
-        if deadlines.next_due() == due:
-            self._deadlines_sooner = True

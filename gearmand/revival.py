@@ -1,20 +1,121 @@
-"""Rows become jobs again: at the start, and when it is nearly the turn of dormant ones. Pure, like the registry."""
+"""Jobs that are no Job yet: plain ones, dormant ones, those that are being stored, and rows at the start.
+
+Pure, like the registry. A background job that is stored is submitted in two
+turns, with the store's transaction between them:
+
+    expect ──▶ [its row is stored] ──▶ admit      acknowledged, with the handle that the row has
+                        └─ failed ───▶ give_up    refused
+
+`expect` decides: whether the job is accepted, and whether it is a job of its
+own or one with the unfinished job of its unique. What it joins it belongs to at
+once, so that nothing which happens before `admit` can part them. It is given
+out only once it is stored; what is pending takes up room under `maxqueue`.
+"""
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Hashable, List, Optional, Sequence, Union
 
+from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import Job
 from gearmand.registry import Registry
-from gearmand.rows import Row
+from gearmand.rows import Row, Submission
+from gearmand.uniques import key_of
+
+Kept = Union[Row, Refusal]
+"""What has become of a submission: its row, for `admit` once it is stored, or why it is refused."""
+
+
+def expect(registry: Registry, submissions: Sequence[Submission]) -> List[Kept]:
+    """Accept background jobs that are about to be stored. Each row goes to `admit` or to `give_up`."""
+    return [_expect(registry, submission) for submission in submissions]
+
+
+def _expect(registry: Registry, submission: Submission) -> Kept:
+    if registry.draining or registry.room <= 0:
+        return SHUTTING_DOWN if registry.draining else MEMORY_FULL
+    function = registry.functions[submission.function]
+    key = key_of(submission.unique, submission.workload) if submission.unique else None
+    if key is not None:
+        twin = registry.uniques.find(key, function)
+        if twin is not None:
+            number = registry.handles.new()[0]
+            registry.add_rows(twin, (number,))
+            twin.background = True
+            return submission.row(number, twin.handle, registry.epoch_s, twin.retries)
+        pending = registry.pending.get((function, key))
+        if pending is not None:
+            number = registry.handles.new()[0]
+            pending.rows.append(number)
+            return submission.row(number, pending.handle, registry.epoch_s)
+    limit = function.limits[submission.priority]
+    if limit is not None and function.is_full(limit):
+        return QUEUE_FULL
+    function.pending += 1
+    number, handle = registry.handles.new()
+    if key is not None:
+        registry.pending[function, key] = Pending(handle, [number])
+    return submission.row(number, handle, registry.epoch_s)
+
+
+def admit(registry: Registry, row: Row) -> bytes:
+    """Submit what was expected and is stored now. Returns its handle, which is the row's."""
+    function = registry.functions[row.function]
+    key = _key(row)
+    if key is None:
+        function.pending -= 1
+        submit_row(registry, row)
+        return row.handle
+    pending = registry.pending.get((function, key))
+    if pending is not None and pending.handle == row.handle:
+        submit_row(registry, row)
+        return row.handle
+    job = registry.jobs.get(row.handle)
+    if job is None:
+        # Its job has ended meanwhile, and perhaps was removed before this row was there.
+        registry.notes.removed.append(row.number)
+    elif job.retries != row.retries:
+        registry.notes.differs(job)
+    return row.handle
+
+
+def give_up(registry: Registry, rows: Sequence[Row]) -> None:
+    """What was expected could not be stored, and is refused."""
+    for row in rows:
+        function = registry.functions[row.function]
+        key = _key(row)
+        pending = None if key is None else registry.pending.get((function, key))
+        if key is None:
+            function.pending -= 1
+        elif pending is not None and pending.handle == row.handle:
+            pending.rows.remove(row.number)
+            if not pending.rows:
+                del registry.pending[function, key]
+                function.pending -= 1
+        elif row.handle in registry.jobs:
+            registry.drop_row(registry.jobs[row.handle], row.number)
+        registry.functions.note_if_idle(function)
+
+
+def _key(row: Row) -> Optional[Hashable]:
+    return key_of(row.unique, row.workload) if row.unique else None
+
+
+def submit_row(registry: Registry, row: Row) -> Union[Job, bytes, Refusal]:
+    """Submit what the store has. Returns the job, or the handle of a plain one; it is not refused."""
+    due_s = row.due_s if row.due_s is not None and row.due_s > registry.epoch_s else None
+    plain = not row.unique and due_s is None and row.reducer is None and not row.retries
+    if plain and type(row.workload) is bytes and row.handle == registry.handles.of(row.number):
+        return registry.submit_plain(row.function, row.workload, row.priority, row)
+    return registry.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
 
 
 def restore(registry: Registry, row: Row) -> None:
     """Take a job from the store as it was; one that ran waits again."""
     registry.handles.skip(row.number)
-    due_s = row.due_s if row.due_s is not None and row.due_s > registry.epoch_s else None
-    registry.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
+    submit_row(registry, row)
 
 
 def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
@@ -22,26 +123,42 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
     function = registry.functions[wanted.function]
     for row in registry.dormant.woken(function, wanted.priority, rows):
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
+        job.retries = row.retries
         registry.room -= JOB_BYTES + len(job.workload)
-        registry.put_row(job, row)
+        registry.add_rows(job, (row.number,))
         registry.enqueue(job)
 
 
-def is_dormant(registry: Registry, handle: bytes) -> bool:
-    """Whether the job of that handle waits in the store alone."""
-    return bool(registry.dormant.tails) and registry.dormant.find(registry.handles.number_of(handle)) is not None
+def waits(registry: Registry, handle: bytes) -> bool:
+    """Whether the job of that handle is plain, or dormant."""
+    number = registry.handles.number_of(handle)
+    return _is_plain(registry, number, handle) or registry.dormant.find(number) is not None
+
+
+def _is_plain(registry: Registry, number: int, handle: bytes) -> bool:
+    return registry.plain.find(number) is not None and registry.handles.of(number) == handle
 
 
 def cancel(registry: Registry, handle: bytes) -> bool:
-    """`Registry.cancel`, of dormant jobs too."""
+    """`Registry.cancel`, of plain and dormant jobs too."""
     if registry.cancel(handle):
         return True
     number = registry.handles.number_of(handle)
-    function = registry.dormant.remove(number)
+    entry = registry.plain.remove(number) if _is_plain(registry, number, handle) else None
+    if entry is not None:
+        _, workload, queue = entry
+        function = queue.function
+        registry.room += JOB_BYTES + len(workload)
+        registry.look_after(function, queue.priority)
+        if registry.stored:
+            registry.dormant.bytes -= JOB_BYTES + len(workload)
+    else:
+        function = registry.dormant.remove(number)
     if function is None:
         return False
     function.jobs -= 1
     registry.load.disown(handle)
     registry.functions.note_if_idle(function)
-    registry.notes.removed.append(number)
+    if registry.stored:
+        registry.notes.removed.append(number)
     return True

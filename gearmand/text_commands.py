@@ -117,6 +117,14 @@ def _table(control: Control, items: Callable[[Registry], Iterable[Any]], row: Ca
     yield text.END_OF_TABLE
 
 
+def _table_of_jobs(control: Control, row: Callable[[Job], Any]) -> Iterable[bytes]:
+    for rows in control.broker.rows(lambda registry: registry.jobs.values(), row):
+        yield text.rows(rows)
+    for rows in control.broker.rows_of_plain(row):
+        yield text.rows(rows)
+    yield text.END_OF_TABLE
+
+
 def _functions(registry: Registry) -> Iterable[Function]:
     return registry.functions.values()
 
@@ -164,7 +172,7 @@ def _jobs(control: Control, words: List[bytes]) -> Answer:
         listeners = sum(job.listeners.values()) if job.listeners else 0
         return job.function.name, job.unique, _worker_address(job), listeners
 
-    return _table(control, lambda registry: registry.jobs.values(), row)
+    return _table_of_jobs(control, row)
 
 
 def _worker_address(job: Job) -> bytes:
@@ -176,9 +184,9 @@ def _show(control: Control, words: List[bytes]) -> Answer:
     if not what:
         return _unknown(words[0])
     if what == [b"jobs"]:
-        return _table(control, lambda registry: registry.jobs.values(), _job_row)
+        return _table_of_jobs(control, _job_row)
     if what == [b"unique", b"jobs"]:
-        return _table(control, lambda registry: registry.jobs.values(), _unique_row)
+        return _table_of_jobs(control, _unique_row)
     return text.error("UNKNOWN_SHOW_ARGUMENTS")
 
 

@@ -478,7 +478,7 @@ def _worker_of(found: Any, settings: Dict[str, Any]) -> Worker:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the worker of a command line until a signal ends it. Returns the exit status, 0 or 1; 2: SystemExit, for usage."""
+    """Run the worker of a command line until a signal ends it. Returns the exit status: 0, 1, or 130 after a second Ctrl-C; 2: SystemExit, for usage."""
     settings = vars(_parser().parse_args(arguments))
     what, verbose = settings.pop("what"), settings.pop("verbose")
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
@@ -490,6 +490,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except (GearmandError, OSError) as error:
         print("gearmand.worker: %s" % error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

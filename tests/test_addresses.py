@@ -25,7 +25,13 @@ def test_address_is_read(given, expected):
     assert parse(given) == expected
 
 
-@pytest.mark.parametrize("given", ["host:", "host:x", "host:0", "host:65536", "host:-1", "[::1", "[::1]7", ("host",), ("", 5), (5, 5), 7, None])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "host:", "host:x", "host:0", "host:65536", "host:-1", "host:+1", "host:1_0", "host:\uff11", "host:" + "1" * 5000, "[::1", "[::1]7",
+        ("host",), ("host", True), ("host", 1.5), ("host", b"1"), ("", 5), (5, 5), 7, None,
+    ],
+)  # fmt: skip
 def test_wrong_address_is_told(given):
     with pytest.raises(ConfigError) as caught:
         parse(given)
@@ -55,6 +61,11 @@ def test_several_addresses_are_read(given, expected):
 def test_no_address_is_told(given):
     with pytest.raises(ConfigError, match="no server is named"):
         parse_all(given)
+
+
+def test_what_holds_no_addresses_is_told():
+    with pytest.raises(ConfigError, match="servers 4730: expected host:port, or several of them"):
+        parse_all(4730)
 
 
 @pytest.mark.parametrize(

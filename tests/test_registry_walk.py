@@ -14,6 +14,7 @@ from collections import Counter
 
 import pytest
 
+from gearmand import revival
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import QUEUED, RUNNING, SCHEDULED, Priority
@@ -185,12 +186,12 @@ class Model:
                 party.served_last = None
 
     def leave(self, party):
-        for job in sorted((job for job in self.jobs if job.worker is party), key=lambda job: job.place):
-            self.lose(job)
         for job in [job for job in self.jobs if party in job.listeners]:
             job.listeners = [listener for listener in job.listeners if listener is not party]
             if not job.listeners and not job.background and job.state is not RUNNING:
                 self.end(job)
+        for job in sorted((job for job in self.jobs if job.worker is party), key=lambda job: job.place):
+            self.lose(job)
 
     def tick(self):
         late = [job for job in self.jobs if job.timeout_at is not None and job.timeout_at <= self.now]
@@ -202,6 +203,12 @@ class Model:
 
 
 # -- the recount -----------------------------------------------------------------
+
+
+def all_jobs(registry):
+    """By handle, the plain ones as Jobs."""
+    plain = [registry.job_of(entry) for at in registry.plain.pieces() for entry in registry.plain.piece(at)]
+    return {**registry.jobs, **{job.handle: job for job in plain}}
 
 
 def check(registry, parties):
@@ -219,9 +226,15 @@ def check(registry, parties):
 
 def check_jobs(registry, parties):
     places = Counter()
+    plain = 0
     for function in registry.functions.values():
         for priority, queue in zip(Priority, function.queues):
             for job in queue:
+                if type(job) is tuple:
+                    number, _, its_queue = job
+                    assert registry.plain.find(number) is job and its_queue is queue
+                    plain += 1
+                    continue
                 assert (job.state, job.function, job.priority) == (QUEUED, function, priority)
                 places[job] += 1
     for job in registry._due.items():
@@ -232,7 +245,9 @@ def check_jobs(registry, parties):
             assert (job.state, job.worker, job.handle) == (RUNNING, party, handle)
             places[job] += 1
     assert places == Counter(registry.jobs.values())
-    assert registry.room == 2**62 - sum(JOB_BYTES + len(job.workload) for job in registry.jobs.values())
+    assert plain == len(registry.plain)
+    in_memory = [*registry.jobs.values(), *(registry.job_of(entry) for at in registry.plain.pieces() for entry in registry.plain.piece(at))]
+    assert registry.room == 2**62 - sum(JOB_BYTES + len(job.workload) for job in in_memory)
     assert registry.load.abilities == sum(len(party.abilities) for party in parties)
     assert registry.running == sum(job.state is RUNNING for job in registry.jobs.values())
     timed = [job for job in registry.jobs.values() if job.state is RUNNING and job.entry is not None]
@@ -247,7 +262,7 @@ def check_jobs(registry, parties):
 
 
 def check_function(registry, function, parties):
-    jobs = [job for job in registry.jobs.values() if job.function is function]
+    jobs = [job for job in all_jobs(registry).values() if job.function is function]
     states = Counter(job.state for job in jobs)
     counted = (function.jobs, function.running, function.scheduled, function.queued)
     assert counted == (len(jobs), states[RUNNING], states[SCHEDULED], states[QUEUED])
@@ -355,9 +370,10 @@ class Walk:
                 assert woken == 1 and party in self.sleeping_before
                 self.note_wake_up(party)
             party.got, party.due_posts = [], []
-        assert len(self.registry.jobs) == len(self.model.jobs)
+        jobs = all_jobs(self.registry)
+        assert len(jobs) == len(self.model.jobs)
         for expected in self.model.jobs:
-            job = self.registry.jobs[expected.handle]
+            job = jobs[expected.handle]
             assert job.function.name == expected.name and job.workload == expected.workload
             assert (job.state, job.worker, job.priority) == (expected.state, expected.worker, expected.priority)
             assert (job.background, job.retries) == (expected.background, expected.retries)
@@ -396,22 +412,26 @@ class Walk:
             key = None
         twin = model.twin(name, key)
         asleep = [party for party in self.parties if party.sleeping and name in party.order]
-        result = self.registry.submit(listener, name, unique, workload, priority, due_s)
+        if listener is None and not unique and due_s is None and chance.random() < 0.7:
+            result = handle = self.registry.submit_plain(name, workload, priority)
+        else:
+            result = self.registry.submit(listener, name, unique, workload, priority, due_s)
+            handle = getattr(result, "handle", None)
         if model.draining:
             assert result is SHUTTING_DOWN
             return
         model.names.add(name)
         limit = model.limits.get(name, [None] * 3)[priority]
         if twin is not None:
-            assert result.handle == twin.handle
+            assert handle == twin.handle
             twin.background = twin.background or listener is None
             twin.listeners += [] if listener is None else [listener]
         elif limit is not None and len(model.of(name)) >= limit:
             assert result is QUEUE_FULL
         else:
-            assert not isinstance(result, Refusal) and result.handle not in self.handles
-            self.handles.append(result.handle)
-            job = ModelJob(result.handle, name, key, workload, priority, listener)
+            assert not isinstance(result, Refusal) and handle not in self.handles
+            self.handles.append(handle)
+            job = ModelJob(handle, name, key, workload, priority, listener)
             model.jobs.append(job)
             model.enqueue(job)
             if due_s is None:
@@ -424,7 +444,7 @@ class Walk:
     def cancel(self):
         handle = self.chance.choice(self.handles[-60:])
         job = self.model.job(handle)
-        assert self.registry.cancel(handle) == (job is not None)
+        assert revival.cancel(self.registry, handle) == (job is not None)
         if job is not None:
             self.model.fail(job)
 

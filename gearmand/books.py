@@ -1,0 +1,221 @@
+"""The tables of all jobs, functions and timers, and the moves of one job between them. Decides nothing.
+
+`registry` decides, and calls these. Pure, as it is.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
+
+from gearmand.deadlines import Deadlines
+from gearmand.dormant import JOB_BYTES, Dormant
+from gearmand.functions import Function, Functions, PlainEntry
+from gearmand.jobs import ASSIGN, END, QUEUED, REQUEUE, RUNNING, Handles, Job, Workload
+from gearmand.limits import Load
+from gearmand.parties import Party
+from gearmand.plain import Plain
+from gearmand.protocol import PacketType
+from gearmand.rows import Notes
+from gearmand.rules import Rules
+from gearmand.uniques import Uniques, key_of
+from gearmand.wakeups import Wakeups
+
+WORK_FAIL = int(PacketType.WORK_FAIL)
+
+
+class Pending(NamedTuple):
+    """Submissions of one unique that are being stored, and are no job yet."""
+
+    handle: bytes
+    """That of the job which they will be."""
+    rows: List[int]
+    """The numbers of their rows."""
+
+
+class Books:
+    """`grab`: gives a party its next job, or `None`."""
+
+    def __init__(self, handle_prefix: bytes, first_number: int, rules: Rules, grab: Callable[[Party], Optional[Job]]) -> None:
+        self._rules = rules
+        # Set by whoever calls the registry: monotonic seconds, and since 1970.
+        self.now = 0.0
+        self.epoch_s = 0.0
+        self.jobs: Dict[bytes, Job] = {}
+        self.functions = Functions(rules.most_jobs, rules.most_limited)
+        self.uniques = Uniques()
+        # By function and key; a function and key have a job, or this, or neither.
+        self.pending: Dict[Tuple[Function, Hashable], Pending] = {}
+        # Every unfinished job is either in `jobs` or plain and in its queue.
+        self.plain = Plain()
+        self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, grab)
+        self.running = 0
+        # How many bytes more the jobs in memory may take; and what else is bounded.
+        self.room = rules.most_bytes
+        self.load = Load(rules.most_abilities, rules.most_abilities_in_all)
+        self.draining = False
+        # Whether background jobs survive the server; what the store has not
+        # been told yet; and the jobs that lie in it alone.
+        self.stored = False
+        self.notes = Notes()
+        self.dormant = Dormant(self._rules.kept_bytes)
+        self.handles = Handles(handle_prefix, first_number)
+        self._deadlines_sooner = False
+        # Due times are of the calendar (seconds since 1970), timeouts of the
+        # monotonic clock.
+        self._due = Deadlines()
+        self._timeouts = Deadlines()
+
+    def job_of(self, entry: PlainEntry) -> Job:
+        """What a plain job is as a Job, for a person to see; it is in no table."""
+        number, workload, queue = entry
+        assert queue.function is not None
+        job = Job(self.handles.of(number), queue.function, b"", workload, queue.priority, True, None)
+        if self.stored:
+            job.rows = (number,)
+        return job
+
+    def add_rows(self, job: Job, numbers: Sequence[int]) -> None:
+        """The job is that of these rows, too: they go when it ends."""
+        if not job.rows:
+            self.dormant.bytes += JOB_BYTES + len(job.workload)
+        job.rows += tuple(numbers)
+
+    def drop_row(self, job: Job, number: int) -> None:
+        """A row could not be stored: nobody was promised the job for it. One that nobody wants any more ends."""
+        job.rows = tuple(each for each in job.rows if each != number)
+        if job.rows:
+            return
+        self.dormant.bytes -= JOB_BYTES + len(job.workload)
+        job.background = False
+        if not job.wanted and job.state is not RUNNING:
+            self._end(job)
+
+    def look_after(self, function: Function, priority: int) -> None:
+        self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
+
+    # -- one job's moves -----------------------------------------------------
+
+    def enqueue(self, job: Job) -> None:
+        """Put a job that is on the books into its queue, and wake whom it needs."""
+        job.function.queues[job.priority].push(job)
+        self._make_known(job.function, job.priority)
+
+    def _make_known(self, function: Function, priority: int) -> None:
+        """There is a new job in a queue."""
+        unaware = function.unaware[priority]
+        if unaware:
+            for party in unaware:
+                insort(party.ready[priority], party.abilities[function].index)
+            unaware.clear()
+        if function.sleepers:
+            self.wakeups.wake(function, self.now)
+
+    def _assign(self, job: Job, party: Party) -> None:
+        job.state = ASSIGN[job.state]
+        job.worker = party
+        party.running[job.handle] = job
+        job.function.running += 1
+        self.running += 1
+        self._start_timeout(job)
+
+    def _start_timeout(self, job: Job) -> None:
+        assert job.worker is not None
+        ability = job.worker.abilities.get(job.function)
+        if ability is not None and ability.timeout_s is not None:
+            self._add_deadline(self._timeouts, self.now + ability.timeout_s, job)
+
+    def _held(self, party: Party, handle: bytes) -> Optional[Job]:
+        """The job that the party runs, or gets back because it waits again after the party's timeout."""
+        job = party.running.get(handle)
+        if job is None:
+            if handle not in party.past:
+                return None
+            job = self.jobs.get(handle)
+            if job is None or job.state is not QUEUED:
+                return None
+            self._take_out(job)
+            self._assign(job, party)
+        elif self._rules.reports_extend and job.entry is not None:
+            self._timeouts.call_off(job.entry)
+            job.entry = None
+            self._start_timeout(job)
+        return job
+
+    def _lose(self, job: Job) -> None:
+        """Its worker is gone or too late: another attempt, where anybody wants it and any is left."""
+        job.retries += 1
+        self.notes.differs(job)
+        job.numerator = job.denominator = 0
+        if not job.wanted:
+            self._end(job)
+        elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
+            self._fail(job)
+        else:
+            self._take_out(job)
+            job.state = REQUEUE[job.state]
+            self.enqueue(job)
+
+    def _fail(self, job: Job) -> None:
+        self._tell(job, WORK_FAIL, job.handle)
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        function = job.function
+        was, job.state = job.state, END[job.state]
+        self._take_out(job, was)
+        del self.jobs[job.handle]
+        self.room += JOB_BYTES + len(job.workload)
+        if self.load.owners:
+            self.load.disown(job.handle)
+        function.jobs -= 1
+        if job.rows:
+            self.notes.removed += job.rows
+            self.dormant.bytes -= JOB_BYTES + len(job.workload)
+        if job.listeners is not None:
+            for listener in job.listeners:
+                del listener.listening[job]
+            job.listeners = None
+        if job.unique:
+            key = key_of(job.unique, job.workload)
+            if key is not None:
+                self.uniques.remove(key, job)
+        # A dead entry in a queue may keep the job for a while, not its bytes.
+        job.workload = b""
+        if not function.jobs and not function.workers:
+            self.functions.note_if_idle(function)
+
+    def _take_out(self, job: Job, state: Optional[int] = None) -> None:
+        """Out of the one place where its state, given where it has moved on already, puts it."""
+        state = job.state if state is None else state
+        function = job.function
+        if state is RUNNING:
+            worker = job.worker
+            assert worker is not None
+            del worker.running[job.handle]
+            worker.past.add(job.handle)
+            job.worker = None
+            function.running -= 1
+            self.running -= 1
+            if job.entry is not None:
+                self._timeouts.call_off(job.entry)
+        elif state is QUEUED:
+            function.queues[job.priority].remove(job)
+            if self.dormant.tails:
+                self.look_after(function, job.priority)
+        else:
+            function.scheduled -= 1
+            self._due.call_off(job.entry)
+        job.entry = None
+
+    def _tell(self, job: Job, kind: int, body: Workload) -> None:
+        listeners = job.listeners
+        if listeners is not None:
+            for listener, times in listeners.items():
+                for _ in range(times):
+                    listener.post(kind, body)
+
+    def _add_deadline(self, deadlines: Deadlines, due: float, job: Job) -> None:
+        job.entry = deadlines.add(due, job)
+        if deadlines.next_due() == due:
+            self._deadlines_sooner = True
