@@ -31,15 +31,15 @@ from gearmand.registry import Registry
 
 _PEERS_A_TURN = 100
 
-Say = Callable[[str, str], None]
-"""Logs a complaint: its kind, and the text."""
-
 
 class Gatekeeper:
-    """`path`: the access list's file; `None`: everybody may do everything. ConfigError: it cannot be used."""
+    """`path`: the access list's file; `None`: everybody may do everything. `log`: what has changed. ConfigError: it cannot be used."""
 
-    def __init__(self, broker: Broker, path: Optional[str], bounds: Bounds, changes_are_local: bool) -> None:
+    def __init__(
+        self, broker: Broker, path: Optional[str], bounds: Bounds, changes_are_local: bool, log: Callable[[str], None]
+    ) -> None:
         self._broker = broker
+        self._log = log
         # The process may move to another directory. And a link stays one.
         self._path = None if path is None else os.path.realpath(path)
         self._changing = threading.Lock()
@@ -66,21 +66,25 @@ class Gatekeeper:
 
     # -- the list --------------------------------------------------------------------
 
-    def reread(self) -> bool:
+    def reread(self) -> None:
         """Read the file again, where there is one. ConfigError: it cannot be used; the old list stays."""
         if self._path is None:
-            return False
+            return
         with self._changing:
             self._install(_read(self._path))
-        return True
+        self._log("the access list has been read again")
 
-    def change(self, edit: Callable[[AccessList], AccessList]) -> None:
-        """Change the list and its file. ConfigError: that cannot be written, and nothing has changed; ValueError: what `edit` raises."""
+    def change(self, edit: Callable[[AccessList], AccessList], what: str) -> None:
+        """Change the list and its file. ConfigError: that cannot be written, and nothing has changed; ValueError: what `edit` raises.
+
+        `what`: who changes what, for the log.
+        """
         assert self._path is not None and self.policy.access is not None
         with self._changing:
             access = edit(self.policy.access)
             _write(self._path, access.text)
             self._install(access)
+        self._log(what)
 
     def _install(self, access: AccessList) -> None:
         peers: List[Peer] = self._broker.turn(self._replace, access)

@@ -47,8 +47,8 @@ _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def host_of(address: Any) -> str:
-    """The address of a peer, without its port."""
-    return str(address[0])
+    """The address of a peer, without its port; empty for a Unix socket."""
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def address_text(address: Any) -> str:

@@ -81,8 +81,9 @@ class Server:
         self.most_connections = _most_connections(config.max_connections)
         self.broker = Broker(_registry(config), time.monotonic, time.time)
         self.gatekeeper = Gatekeeper(
-            self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback
-        )
+            self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
+            lambda what: self.log.log(NOTICE, "%s", what),
+        )  # fmt: skip
         self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
         self._stop_lock = threading.Lock()
@@ -155,8 +156,7 @@ class Server:
     def reread(self) -> None:
         """Read the access list's file again; a file that cannot be used is logged, and the old list stays."""
         try:
-            if self.gatekeeper.reread():
-                self.log.log(NOTICE, "the access list has been read again")
+            self.gatekeeper.reread()
         except ConfigError as error:
             self.log.error("%s; the old access list stays", error)
 

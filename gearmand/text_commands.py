@@ -16,7 +16,7 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 from gearmand import revival, text
-from gearmand.access import ADMIN, GRANT, SUBMIT, WORK, AccessList, subject_of
+from gearmand.access import ADMIN, GRANT, SUBMIT, WORK, AccessList, mask, subject_of
 from gearmand.broker import Broker
 from gearmand.errors import ConfigError
 from gearmand.functions import Function
@@ -261,10 +261,12 @@ def _acl_change(control: Control, verb: bytes, words: List[bytes]) -> Answer:
         why = None if own and not gate.is_far else gate.command(b"acl " + verb, True, GRANT)
         if why is not None:
             return text.error("PERMISSION_DENIED", why)
+        # Escaped: it goes to the log.
+        done = "%s: acl %s" % (gate.who, " ".join(mask(repr(word)[2:-1]) for word in words[1:]))
         if verb == b"grant":
-            gatekeeper.change(lambda access: access.granted(subjects[0], _WHAT[what], "".join(more[1:])))
+            gatekeeper.change(lambda access: access.granted(subjects[0], _WHAT[what], "".join(more[1:])), done)
         else:
-            gatekeeper.change(lambda access: access.revoked(subjects, _WHAT.get(what)))
+            gatekeeper.change(lambda access: access.revoked(subjects, _WHAT.get(what)), done)
     except (ValueError, ConfigError) as error:
         return text.error("UNABLE", str(error))
     return text.OK

@@ -526,6 +526,18 @@ def test_acl_grant_and_revoke_count_at_once_and_are_in_the_file(guard):
     assert os.listdir(os.path.dirname(guarded.path)) == ["acl"]
 
 
+def test_change_is_logged_with_who_and_what_and_without_tokens(guard, caplog):
+    guarded = guard(*RULES)
+    with guarded.present() as admin, caplog.at_level(logging.INFO, "gearmand"):
+        who = "127.0.0.1:%d (%s...)" % (admin.socket.getsockname()[1], digest(TOKEN)[:21])
+        assert admin.ask("acl grant invoke token:SECRET f*") == "OK"
+        assert admin.ask("acl revoke all x") == "OK"
+    assert [record.getMessage() for record in caplog.records if "acl" in record.getMessage()] == [
+        who + ": acl grant invoke token:*** f*",
+        who + ": acl revoke all x",
+    ]
+
+
 def test_worker_that_loses_a_right_grabs_no_more_and_hears_of_it(guard):
     guarded = guard(*RULES, "token:%s submit a" % TOKEN)
     with guarded.present() as admin, guarded.present(OTHER) as worker:
