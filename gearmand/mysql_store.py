@@ -97,6 +97,8 @@ class MysqlStore(RemoteStore):
             init_command=_SETTINGS, autocommit=None, connect_timeout=CONNECTING_S, read_timeout=HUNG_S, write_timeout=HUNG_S,
             client_flag=self._driver.constants.CLIENT.MULTI_STATEMENTS, **how,
         )  # fmt: skip
+        # Those were for connecting; from now on the connection is severed when it is time.
+        self._connection._read_timeout = self._connection._write_timeout = None
         ((self._packet_bytes, database),) = self._run(b"SELECT @@max_allowed_packet, DATABASE()")
         if database is None:
             raise ConfigError("--queue: %s names no database" % self.where)
@@ -133,6 +135,10 @@ class MysqlStore(RemoteStore):
 
     def _disconnect(self) -> None:
         self._connection.close()
+
+    def _descriptor(self) -> int:
+        descriptor: int = self._connection._sock.fileno()
+        return descriptor
 
     def _is_lost(self, error: Exception) -> bool:
         code = error.args[0] if error.args else 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import islice
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Union
 
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
@@ -73,29 +73,24 @@ class Registry(Books):
                 self._join(twin, listener, row)
                 return twin
             pending = self.pending.pop((function, key), None)
-        rows: Sequence[int] = ()
         if pending is not None:
-            # They are of this job from now on.
             function.pending -= 1
-            handle, rows = pending
+            handle = pending.handle
         elif row is not None:
-            handle, rows = row.handle, (row.number,)
+            handle = row.handle
         else:
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL
             handle = self.handles.new()[1]
-        job = Job(handle, function, unique, workload, priority, listener is None or bool(rows), reducer)
+        job = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
-        if row is not None:
-            # Of one that lies down the number alone is known.
-            if not unique and self.handles.recognise(handle, row.number) and self.dormant.takes(function, row):
-                if not function.queues[priority].live:
-                    self.look_after(function, priority)
-                return job
-            job.retries = row.retries
-        if rows:
-            self.add_rows(job, rows)
+        if pending is not None:
+            # They are of this job from now on.
+            job.background = True
+            self.add_rows(job, pending.rows)
+        elif row is not None and self._lies_down(job, row):
+            return job
         self.jobs[handle] = job
         self.room -= JOB_BYTES + len(workload)
         if listener is not None:
@@ -111,6 +106,16 @@ class Registry(Books):
             self._add_deadline(self._due, due_s, job)
         return job
 
+    def _lies_down(self, job: Job, row: Row) -> bool:
+        """Whether the new job of that row is dormant; of one that is, the number alone is known. Else the job has the row."""
+        if not row.unique and self.handles.recognise(row.handle, row.number) and self.dormant.takes(job.function, row):
+            if not job.function.queues[job.priority].live:
+                self.look_after(job.function, job.priority)
+            return True
+        job.retries = row.retries
+        self.add_rows(job, (row.number,))
+        return False
+
     def submit_plain(
         self, name: bytes, workload: bytes, priority: int = Priority.NORMAL, row: Optional[Row] = None
     ) -> Union[bytes, Refusal]:
@@ -118,11 +123,11 @@ class Registry(Books):
 
         `row`: as for `submit`; its handle must be one of ours.
         """
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         queue = function.queues[priority]
         if row is None:
-            if self.draining or self.room <= 0:
-                return SHUTTING_DOWN if self.draining else MEMORY_FULL
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL

@@ -63,10 +63,10 @@ def _expect(registry: Registry, submission: Submission) -> Kept:
 def admit(registry: Registry, row: Row) -> bytes:
     """Submit what was expected and is stored now. Returns its handle, which is the row's."""
     function = registry.functions[row.function]
-    key = _key(row)
+    key = _key(row) if row.unique else None
     if key is None:
         function.pending -= 1
-        submit_row(registry, row)
+        submit_row(registry, row, True)
         return row.handle
     pending = registry.pending.get((function, key))
     if pending is not None and pending.handle == row.handle:
@@ -103,13 +103,18 @@ def _key(row: Row) -> Optional[Hashable]:
     return key_of(row.unique, row.workload) if row.unique else None
 
 
-def submit_row(registry: Registry, row: Row) -> Union[Job, bytes, Refusal]:
-    """Submit what the store has. Returns the job, or the handle of a plain one; it is not refused."""
-    due_s = row.due_s if row.due_s is not None and row.due_s > registry.epoch_s else None
-    plain = not row.unique and due_s is None and row.reducer is None and not row.retries
-    if plain and type(row.workload) is bytes and row.handle == registry.handles.of(row.number):
-        return registry.submit_plain(row.function, row.workload, row.priority, row)
-    return registry.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
+def submit_row(registry: Registry, row: Row, is_ours: bool = False) -> Union[Job, bytes, Refusal]:
+    """Submit what the store has. Returns the job, or the handle of a plain one; it is not refused.
+
+    `is_ours`: its handle is known to be of our prefix and its number.
+    """
+    number, handle, name, unique, workload, priority, due_s, _, retries, reducer = row
+    if due_s is not None and due_s <= registry.epoch_s:
+        due_s = None
+    if not unique and due_s is None and reducer is None and not retries and type(workload) is bytes:
+        if is_ours or handle == registry.handles.of(number):
+            return registry.submit_plain(name, workload, priority, row)
+    return registry.submit(None, name, unique, workload, priority, due_s, reducer, row)
 
 
 def restore(registry: Registry, row: Row) -> None:

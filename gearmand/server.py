@@ -6,7 +6,8 @@
     clock thread                           `Broker.run_clock`
 
 A server touches no signal, no global logging set-up and no working directory;
-all that it started has ended when `stop` returns.
+all that it started has ended when `stop` returns, but for the committing
+thread where the store does not answer (see `keeper`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gearmand import caller, text_commands
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError
 from gearmand.flusher import Flusher
 from gearmand.gatekeeper import Gatekeeper
 from gearmand.halves import Halves
@@ -34,6 +35,7 @@ from gearmand.limits import Bounds
 from gearmand.listener import address_text, listen
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
+from gearmand.store import Store
 from gearmand.stores import open_store
 from gearmand.version import VERSION
 
@@ -41,6 +43,8 @@ _HANDLE_BYTES = 63
 # How long handlers may take to notice that their sockets are shut down, and
 # how long the last results may take to leave.
 _ENDING_S = 10.0
+# How long the store may take to commit what is left.
+_LAST_COMMIT_S = 10.0
 _SPARE_DESCRIPTORS = 32
 # Connections that one address leaves to the others.
 _SPARE_CONNECTIONS = 32
@@ -121,9 +125,9 @@ class Server:
             raise RuntimeError("a Server can be started once: make another one")
         try:
             self._open_store()
-        except ConfigError:
+        except (ConfigError, StoreError) as error:
             self.stop()
-            raise
+            raise error if isinstance(error, ConfigError) else ConfigError("--queue: %s" % error) from None
         self._started = True
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
@@ -179,22 +183,11 @@ class Server:
         store = open_store(self.config)
         if store is None:
             return
-        registry = self.broker.registry
-        registry.now, registry.epoch_s = time.monotonic(), time.time()
-        count = 0
-        for count, row in enumerate(store.load(), 1):
-            restore(registry, row)
-        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
-        # Its rows get numbers after all those that there are.
-        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
-        for row in taken_over:
-            restore(registry, row)
-        if taken_over:
-            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
-        # After the jobs, which were accepted whatever the limits are now.
-        for limits in store.load_limits():
-            registry.functions.limit_queue(limits.function, list(limits[1:]))
-        registry.stored = True
+        try:
+            self._restore(store)
+        except BaseException:
+            store.close()
+            raise
         keeper = Keeper(
             store,
             lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error),
@@ -204,6 +197,24 @@ class Server:
         self.broker.keeper = keeper
         # Those that lie in the store and should not.
         self.broker.turn(lambda registry: None)
+
+    def _restore(self, store: Store) -> None:
+        registry = self.broker.registry
+        registry.now, registry.epoch_s = time.monotonic(), time.time()
+        count = 0
+        for count, row in enumerate(store.load(), 1):
+            restore(registry, row)
+        # Its rows get numbers after all those that there are.
+        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
+        for row in taken_over:
+            restore(registry, row)
+        # After the jobs, which were accepted whatever the limits are now.
+        for limits in store.load_limits():
+            registry.functions.limit_queue(limits.function, list(limits[1:]))
+        registry.stored = True
+        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
+        if taken_over:
+            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
 
     def _run_clock(self) -> None:
         self.broker.run_clock(lambda: self.stopping, INTERVAL_S, self.complaints.sum_up)
@@ -259,7 +270,9 @@ class Server:
                 thread.join(max(0.0, ends_at - time.monotonic()))
         self.flusher.stop()
         if self.broker.keeper is not None:
-            self.broker.keeper.stop()
+            left = self.broker.keeper.stop(_LAST_COMMIT_S)
+            if left:
+                self.log.warning("%d changes of the queue were not stored: jobs that have ended may be there again", left)
 
     # -- handlers: see `listener` ----------------------------------------------
 

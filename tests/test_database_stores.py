@@ -411,6 +411,59 @@ def test_database_killed_while_clients_submit_has_every_acknowledged_job(queue):
     assert len(handles) == len(acknowledged), "of jobs that were refused nothing is left"
 
 
+def test_database_that_is_busy_with_a_large_transaction_is_waited_for(queue, proxy, monkeypatch):
+    rests_s = 1.5
+    if queue.database.kind == "postgres":
+        # Longer than its connection was once allowed to stand still.
+        rests_s = 10.5
+    else:
+        for module in (remote_store, mysql_store, redis_store):
+            monkeypatch.setattr(module, "HUNG_S", 0.5)
+    store = queue.open(proxy.port)
+    accepted = proxy.accepted
+    proxy.rests_s = rests_s
+    # As much as no buffer on the way takes.
+    rows = [row(number, workload=os.urandom(15_000_000)) for number in (1, 2)]
+    store.commit(work(rows))
+    assert (proxy.rests_s, proxy.accepted) == (0.0, accepted)
+    assert store.fetch([1, 2]) == rows
+
+
+def test_error_that_is_nobodys_leaves_nothing_half_done(queue, monkeypatch):
+    store = queue.open()
+    store.commit(work([row(1)]))
+    # The driver's memory ends in the middle of a transaction.
+    module, name = {"postgres": (store, "_remove"), "mysql": (store, "_send"), "redis": (store, "_script")}[queue.database.kind]
+    whole = getattr(module, name)
+
+    def half(*arguments):
+        if queue.database.kind == "mysql":
+            whole([statement for statement in arguments[0] if statement != b"COMMIT"])
+        raise MemoryError
+
+    monkeypatch.setattr(module, name, half)
+    with pytest.raises(MemoryError):
+        store.commit(work([row(2)], removed=[1]))
+    monkeypatch.undo()
+    store.commit(work([row(3)]))
+    assert numbers_of(store) == [1, 3]
+    assert [each.number for each in stored(queue)] == [1, 3]
+
+
+def test_connection_is_looked_after_whatever_goes_wrong(queue, monkeypatch):
+    store = queue.open()
+    looks = []
+
+    def beat(store):
+        looks.append(1)
+        raise ConfigError("made by a later version") if len(looks) % 2 else MemoryError
+
+    monkeypatch.setattr(type(store), "_beat", beat)
+    wait_until(lambda: len(looks) > 4, "it goes on looking")
+    monkeypatch.undo()
+    store.commit(work([row(1)]))
+
+
 # -- values -------------------------------------------------------------------------
 
 
@@ -420,6 +473,75 @@ def test_transaction_that_is_larger_than_a_statement_is_whole(queue):
     store.commit(work(rows + [row(number) for number in range(5, 6000)]))
     assert store.fetch([2, 1]) == [rows[1], rows[0]]
     assert numbers_of(store) == list(range(1, 6000))
+
+
+def test_large_job_of_any_bytes_is_stored(queue):
+    store = queue.open()
+    # MySQL takes no larger one as it comes; written as JSON it would be too large for Redis.
+    size = {"postgres": 20, "mysql": 15, "redis": 100}[queue.database.kind] * 2**20
+    rows = [row(number, workload=bytes([number]) * size) for number in (0, 255)]
+    store.commit(work([*rows, row(3)]))
+    for each in rows:
+        (found,) = store.fetch([each.number])
+        assert found == each
+        store.commit(work(removed=[each.number]))
+    assert numbers_of(store) == [3]
+
+
+def test_transaction_of_redis_in_several_scripts_is_undone_where_one_fails(monkeypatch):
+    queue = Queue(databases.running("redis"))
+    store = queue.open()
+    monkeypatch.setattr(redis_store, "_SCRIPT_BYTES", 10)
+    whole, scripts = store._script, []
+
+    def script(*arguments):
+        scripts.append(1)
+        if len(scripts) == 2:
+            raise store._driver.ResponseError("no more room")
+        return whole(*arguments)
+
+    store._script = script
+    with pytest.raises(StoreError, match="no more room"):
+        store.commit(work([row(1, workload=b"x" * 10), row(2, workload=b"x" * 10)]))
+    store._script = whole
+    store.commit(work([row(3)]))
+    assert [each.number for each in stored(queue)] == [3]
+    queue.close()
+
+
+def test_redis_whose_memory_is_full_takes_ends_which_make_room(monkeypatch):
+    queue = Queue(databases.running("redis"))
+    store = queue.open()
+    store.commit(work([row(number, workload=b"x" * 100_000) for number in range(1, 11)]))
+    with contextlib.closing(queue.database.client) as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 500_000)
+        try:
+            for number in (11, 12):
+                with pytest.raises(StoreError, match="OOM|maxmemory"):
+                    store.commit(work([row(number)], removed=[number - 10]))
+            assert numbers_of(store) == list(range(3, 11))
+            store.commit(work(changed=[Change(3, b"H:new", 1)], removed=[4, 5, 6, 7, 8, 9, 10]))
+            store.commit(work([row(13)]))
+        finally:
+            client.config_set("maxmemory", 0)
+    assert stored(queue) == [row(3, handle=b"H:new", retries=1, workload=b"x" * 100_000), row(13)]
+    queue.close()
+
+
+def test_redis_that_throws_keys_away_is_refused():
+    queue = Queue(databases.running("redis"))
+    with contextlib.closing(queue.database.client) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            queue.open()
+            queue.close()
+            client.config_set("maxmemory", 10**9)
+            assert "maxmemory-policy allkeys-lru" in refusal(queue.config())
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+    queue.open()
+    queue.close()
 
 
 def test_limits_of_a_long_function_are_kept(queue):
