@@ -57,10 +57,9 @@ class Registry(Books):
     ) -> Union[Job, Refusal]:
         """Accept a job, or join it to the unfinished one of the same function and unique.
 
-        `listener` is told of everything that happens to it; `None` makes it a
-        background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. `row`: what the store has of it already, which is not
-        refused. Returns the job, or why it was refused.
+        `listener` is told of everything that happens to it; `None` makes it a background job. `due_s`
+        (seconds since 1970, in the future) holds it back until then. `row`: what the store has of it
+        already, which is not refused. Returns the job, or why it was refused.
         """
         if row is None and (self.draining or self.room <= 0):
             return SHUTTING_DOWN if self.draining else MEMORY_FULL
