@@ -168,11 +168,11 @@ def _run(config: Config) -> int:
         server.stop(graceful=True)
         daemon.end(graceful=False)
 
-    def reload() -> None:
+    def hang_up() -> None:
         log.reopen()
         server.reload()
 
-    daemon.serve_signals(stop_gracefully, reload)
+    daemon.serve_signals(stop_gracefully, hang_up)
     server.stop()
     pid_file.remove()
     if not log.stop():

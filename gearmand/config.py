@@ -85,6 +85,18 @@ OPTIONS: Tuple[Option, ...] = (
     Option("unread-timeout", "", "seconds", 60.0, "SECONDS", "A peer that takes no byte for so long while something waits for it is closed. 0: never.", "Limits"),
     Option("partial-timeout", "", "seconds", 60.0, "SECONDS", "A peer that sends no byte for so long in the middle of a packet or a line is closed. 0: never.", "Limits"),
     Option("max-connections", "", "number", None, "N", "How many connections there may be; further ones are closed at once. 0: no bound. Default: what the descriptors allow.", "Limits"),
+    Option("max-connections-per-address", "", "number", None, "N", "How many of them one address may have; further ones are closed at once. An IPv6 address counts as its network of 64 bits, here and below. 0: no bound. Default: all but 32 of --max-connections, or all but a tenth of few, so that one address cannot shut the others out.", "Limits"),
+    Option("max-connection-rate", "", "number", 2000, "N", "How many new connections a second one address may make, and ten times as many at once; further ones are closed at once. 0: no bound.", "Limits"),
+    Option("max-submission-rate", "", "number", 0, "N", "How many jobs a second one address may submit, and ten times as many at once; further ones get ERROR RATE_LIMITED. 0: no bound.", "Limits"),
+    Option("max-jobs-per-address", "", "number", 0, "N", "How many unfinished jobs there may be that one address has submitted; further ones get ERROR QUEUE_ERROR. 0: no bound.", "Limits"),
+    Option("max-jobs-per-function", "", "number", 0, "N", "How many jobs, queued and running, a function may have for which maxqueue has set nothing else; further ones get ERROR QUEUE_ERROR. 0: no bound.", "Limits"),
+    Option("max-jobs-memory", "", "size", None, "BYTES", "How much the jobs in memory may take; over it new ones get ERROR QUEUE_ERROR. 0: no bound. Default: half of the machine's memory.", "Limits", highest=2**62),
+    Option("max-abilities", "", "number", 10_000, "N", "How many functions one worker may say that it can do; a further CAN_DO gets ERROR LIMIT_REACHED. 0: no bound.", "Limits"),
+    Option("max-abilities-total", "", "number", 1_000_000, "N", "The same for all workers together.", "Limits"),
+    Option("max-limited-functions", "", "number", 100_000, "N", "For how many functions maxqueue may set a limit. 0: no bound.", "Limits"),
+    Option("max-partial-total", "", "size", None, "BYTES", "How much of packets that have not come whole may be kept of all peers together; over it the peer with most is closed. 0: no bound. Default: a quarter of the machine's memory.", "Limits", highest=2**62),
+    Option("acl", "", "text", None, "FILE", "File that says who may submit jobs, do them and administer, by certificate, token or address; the man page describes it. HUP reads it again. Default: everybody may do everything.", "Access"),
+    _flag("admin-loopback", "", "Take administrative commands that change something from this machine alone: from its loopback addresses and Unix sockets.", "Access"),
     _flag("keepalive", "", "Let the kernel find out about peers that have vanished (SO_KEEPALIVE). It always does.", "Network", effect=False),
     Option("keepalive-idle", "", "number", 300, "SECONDS", "Silence of a peer before the kernel asks whether it is still there. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
@@ -185,6 +197,8 @@ class Config:
             raise _bad("queue-type", self.queue_type, "builtin, libsqlite3, Postgres, MySQL or redis")
         if self.durability not in ("full", "normal", "off"):
             raise _bad("durability", self.durability, "full, normal or off")
+        if self.acl == "":
+            raise ConfigError("--acl: the name of a file must follow")
         if self.queue == "" or self.libsqlite3_db == "":
             raise ConfigError("--queue: the name of a file must follow")
         if self.queue_type.lower() == "libsqlite3" and self.queue is None and self.libsqlite3_db is None:

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 from gearmand.addresses import DEFAULT_PORT, Address, parse, parse_all
 from gearmand.console import Console
 from gearmand.errors import ConfigError, GearmandError
+from gearmand.tokens import find
 from gearmand.version import VERSION
 
 
@@ -94,6 +95,7 @@ COMMON = [
     Option("timeout", "t", "MS", "For how many milliseconds a client waits for news of its jobs, or of a connection; with --wait, for the end of each job; with --count, how long a worker waits for a job before it leaves. 0 or less: for ever.", _milliseconds),
     Option("pid-file", "i", "FILE", "File to write the process id to; removed at the end."),
     Option("daemon", "d", "", "Detach and run in the background, with nothing of the terminal: results go nowhere. A client reads its workloads before that."),
+    Option("token-file", "", "FILE", "The first line of the file is a token, which is presented to every server; see gearmand(8). Default: GEARMAN_TOKEN in the environment, where it is set."),
     Option("ssl", "S", "", "Speak TLS with the servers, but for Unix-domain sockets."),
     Option("ssl-ca-file", "", "FILE", "The certificates, in PEM format, one of which has to have signed a server's. Default: GEARMAND_CA_CERTIFICATE in the environment, else those that the system trusts."),
     Option("ssl-certificate", "", "FILE", "The certificate to show to servers that ask for one. Default: GEARMAN_CLIENT_PEM in the environment."),
@@ -260,6 +262,7 @@ def _run(given: Dict[str, Any], console: Console) -> int:
         from gearmand.tls import of_options
 
         given["tls"] = of_options(given)
+    given["token"] = find(given.get("token-file"))
     addresses = _addresses(given)
     if use == "worker":
         return _work(given, addresses, console)

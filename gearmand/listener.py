@@ -16,7 +16,7 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.addresses import unix_path
@@ -28,6 +28,9 @@ from gearmand.socket_file import SocketFile
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel
+    from gearmand.gate import Gate
+    from gearmand.revival import Kept
+    from gearmand.rows import Submission
     from gearmand.server import Server
     from gearmand.tls import ServerSide
 
@@ -46,6 +49,11 @@ _UNREAD_BYTES = 16 * 1024**2
 _LINGER_S = 5.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def host_of(address: Any) -> str:
+    """The address of a peer, without its port; empty for a Unix socket."""
+    return "" if isinstance(address, str) or address[0] == "unix" else str(address[0])
 
 
 def address_text(address: Any) -> str:
@@ -141,16 +149,14 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         owner = self.owner
-        if not owner.most_connections or owner.connections < owner.most_connections:
-            return True
-        owner.complaints.say(
-            LEVELS["WARNING"],
-            "connections over the limit",
-            "%s: closed, there are %d connections already (--max-connections)",
-            address_text(client_address),
-            owner.most_connections,
-        )
-        return False
+        if owner.most_connections and owner.connections >= owner.most_connections:
+            why: Optional[str] = "there are %d connections already (--max-connections)" % owner.most_connections
+        else:
+            why = owner.gatekeeper.admit(host_of(client_address))
+        if why is not None:
+            kind = "connections over the limit"
+            owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed, %s", address_text(client_address), why)
+        return why is None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         name = "gearmand " + address_text(client_address)
@@ -162,6 +168,7 @@ class Listener(socketserver.ThreadingTCPServer):
             thread.start()
         except RuntimeError as error:
             self.owner.remove_handler(thread)
+            self.owner.gatekeeper.dismiss(host_of(client_address))
             self.owner.complaints.say(LEVELS["ERROR"], "connections without a thread", "%s: %s", name, error)
             self.shutdown_request(request)
 
@@ -170,6 +177,7 @@ class Listener(socketserver.ThreadingTCPServer):
             super().process_request_thread(request, client_address)
         finally:
             self.owner.remove_handler(threading.current_thread())
+            self.owner.gatekeeper.dismiss(host_of(client_address))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         self.owner.complaints.say(
@@ -203,6 +211,7 @@ class Handler(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         peer = self.peer
+        self.owner.halves.note(peer, 0)
         if peer.lingering is not None:
             self.owner.broker.turn(lambda registry: registry.end_linger(peer))
         # Not its outbox: what is being sent just now is in neither place.
@@ -217,7 +226,10 @@ class Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         if self.channel is not None and not self._shake_hands(self.channel):
             return
-        decoder, peer = self.decoder, self.peer
+        # Not before: its certificate may be what opens the gate.
+        self.owner.gatekeeper.give_gate(self.peer)
+        decoder, peer, gate = self.decoder, self.peer, self.peer.gate
+        held = 0
         receive, receive_into = peer.socket.recv, peer.socket.recv_into
         most = _FEW_BYTES
         while not self.owner.stopping:
@@ -245,8 +257,14 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             except OSError:
                 return
+            if decoder.held != held:
+                held = self.owner.halves.note(peer, decoder.held)
             if events:
                 self._serve(events)
+                if gate is not None and gate.refused:
+                    self._tell_refused(gate)
+                    if gate.given_up:
+                        return
             if decoder.failure is not None:
                 self._complain("peers that do not speak Gearman", str(decoder.failure))
                 return
@@ -276,7 +294,7 @@ class Handler(socketserver.BaseRequestHandler):
                 at = broker.turn(packet_commands.serve, self.peer, events, at)
             else:
                 wanted, most = packet_commands.submissions(events, at, time.time())
-                kept = dict(zip(wanted, broker.keep(list(wanted.values())))) if wanted else {}
+                kept = self._keep(wanted) if wanted else {}
                 at = broker.turn(packet_commands.serve, self.peer, events, at, kept, most)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
@@ -289,9 +307,21 @@ class Handler(socketserver.BaseRequestHandler):
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
+    def _keep(self, wanted: Dict[int, Submission]) -> Dict[int, Kept]:
+        """Store background jobs: by their places, their rows, or why they are refused."""
+        broker, gate = self.owner.broker, self.peer.gate
+        kept: Dict[int, Kept] = {}
+        if gate is not None:
+            # Before they are stored, not after.
+            kept.update(broker.turn(packet_commands.not_allowed, gate, wanted))
+            wanted = {at: submission for at, submission in wanted.items() if at not in kept}
+        if wanted:
+            kept.update(zip(wanted, broker.keep(list(wanted.values()))))
+        return kept
+
     def _answer(self, line: bytes) -> None:
         peer = self.peer
-        for piece in text_commands.answer(self.owner.control, line):
+        for piece in text_commands.answer(self.owner.control, line, peer.gate):
             self.owner.broker.turn(lambda registry: peer.post_text(piece))
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
@@ -313,6 +343,10 @@ class Handler(socketserver.BaseRequestHandler):
             if any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(1000)):
                 return
             time.sleep(_PAUSE_S)
+
+    def _tell_refused(self, gate: Gate) -> None:
+        for kind, what in gate.take():
+            self.owner.complaints.say(LEVELS["WARNING"], kind, "%s", what)
 
     def _complain(self, kind: str, why: str) -> None:
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)

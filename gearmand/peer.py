@@ -97,6 +97,11 @@ class Peer(Party):
     def __repr__(self) -> str:
         return "<Peer %s>" % self.address
 
+    @property
+    def host(self) -> str:
+        """Its address without the port; empty for a Unix socket."""
+        return "" if self.address.startswith("unix:") else self.address.rpartition(":")[0].strip("[]")
+
     # -- with the broker's lock ----------------------------------------------
 
     def post(self, kind: int, body: Buffer, tail: Buffer = b"") -> None:

@@ -22,7 +22,7 @@ from typing import Any, Optional, Union
 
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
-from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
@@ -57,13 +57,12 @@ class Registry(Books):
     ) -> Union[Job, Refusal]:
         """Accept a job, or join it to the unfinished one of the same function and unique.
 
-        `listener` is told of everything that happens to it; `None` makes it a
-        background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. `row`: what the store has of it already, which is not
-        refused. Returns the job, or why it was refused.
+        `listener` is told of everything that happens to it; `None` makes it a background job. `due_s`
+        (seconds since 1970, in the future) holds it back until then. `row`: what the store has of it
+        already, which is not refused. Returns the job, or why it was refused.
         """
-        if self.draining and row is None:
-            return SHUTTING_DOWN
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
         pending = None
@@ -92,6 +91,7 @@ class Registry(Books):
         elif row is not None and self._lies_down(job, row):
             return job
         self.jobs[handle] = job
+        self.room -= JOB_BYTES + len(workload)
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
@@ -122,8 +122,8 @@ class Registry(Books):
 
         `row`: as for `submit`; its handle must be one of ours.
         """
-        if self.draining and row is None:
-            return SHUTTING_DOWN
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         queue = function.queues[priority]
         if row is None:
@@ -140,6 +140,7 @@ class Registry(Books):
                     self.look_after(function, priority)
                 return handle
             self.dormant.bytes += JOB_BYTES + len(workload)
+        self.room -= JOB_BYTES + len(workload)
         self.plain.add(number, workload, queue)
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
@@ -189,6 +190,7 @@ class Registry(Books):
         if ability is not None:
             ability.timeout_s = timeout_s
             return
+        self.load.abilities += 1
         index = next(reversed(party.by_index), 0) - 1
         party.abilities[function] = Ability(index, timeout_s)
         party.by_index[index] = function
@@ -214,6 +216,7 @@ class Registry(Books):
         ability = party.abilities.pop(function, None)
         if ability is None:
             return
+        self.load.abilities -= 1
         del party.by_index[ability.index]
         del function.workers[party]
         for ready, unaware in zip(party.ready, function.unaware):

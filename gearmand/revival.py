@@ -18,7 +18,7 @@ from typing import Hashable, List, Optional, Sequence, Union
 
 from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
-from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import Job
 from gearmand.registry import Registry
 from gearmand.rows import Row, Submission
@@ -34,8 +34,8 @@ def expect(registry: Registry, submissions: Sequence[Submission]) -> List[Kept]:
 
 
 def _expect(registry: Registry, submission: Submission) -> Kept:
-    if registry.draining:
-        return SHUTTING_DOWN
+    if registry.draining or registry.room <= 0:
+        return SHUTTING_DOWN if registry.draining else MEMORY_FULL
     function = registry.functions[submission.function]
     key = key_of(submission.unique, submission.workload) if submission.unique else None
     if key is not None:
@@ -129,6 +129,7 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
     for row in registry.dormant.woken(function, wanted.priority, rows):
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
         job.retries = row.retries
+        registry.room -= JOB_BYTES + len(job.workload)
         registry.add_rows(job, (row.number,))
         registry.enqueue(job)
 
@@ -152,6 +153,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if entry is not None:
         _, workload, queue = entry
         function = queue.function
+        registry.room += JOB_BYTES + len(workload)
         registry.look_after(function, queue.priority)
         if registry.stored:
             registry.dormant.bytes -= JOB_BYTES + len(workload)
@@ -160,6 +162,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if function is None:
         return False
     function.jobs -= 1
+    registry.load.disown(handle)
     registry.functions.note_if_idle(function)
     if registry.stored:
         registry.notes.removed.append(number)

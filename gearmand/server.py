@@ -27,8 +27,11 @@ from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
 from gearmand.errors import ConfigError, StoreError
 from gearmand.flusher import Flusher
+from gearmand.gatekeeper import Gatekeeper
+from gearmand.halves import Halves
 from gearmand.jobs import Priority
 from gearmand.keeper import Keeper
+from gearmand.limits import Bounds
 from gearmand.listener import Listener, address_text, listen
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
@@ -46,6 +49,9 @@ _ENDING_S = 10.0
 # How long the store may take to commit what is left.
 _LAST_COMMIT_S = 10.0
 _SPARE_DESCRIPTORS = 32
+# Connections that one address leaves to the others.
+_SPARE_CONNECTIONS = 32
+_NO_BOUND = 2**62
 
 
 class Server:
@@ -81,6 +87,11 @@ class Server:
         self.cpu = _handler_cpu(config.handler_cpu)
         self.most_connections = _most_connections(config.max_connections)
         self.broker = Broker(_registry(config), time.monotonic, time.time)
+        self.gatekeeper = Gatekeeper(
+            self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
+            lambda what: self.log.log(NOTICE, "%s", what),
+        )  # fmt: skip
+        self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
@@ -91,7 +102,7 @@ class Server:
         self._listeners = listen(self)
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
-            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
+            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread, self.gatekeeper
         )
         self._threads: List[threading.Thread] = []
         self._started = False
@@ -120,14 +131,17 @@ class Server:
                 listener.socket_file.give_to(uid, gid)
 
     def reload(self) -> None:
-        """Read the certificates again, for connections to come. Where they cannot be used the old ones stay, and the log says so."""
-        if self.tls is None:
-            return
+        """Read the certificates again, for connections to come, and the access list's file. What cannot be used is logged, and stays as it was."""
         try:
-            self.tls.reload()
-            self.log.log(NOTICE, "the certificates have been read again")
+            if self.tls is not None:
+                self.tls.reload()
+                self.log.log(NOTICE, "the certificates have been read again")
         except ConfigError as error:
             self.log.error("%s; the certificates are what they were", error)
+        try:
+            self.gatekeeper.reread()
+        except ConfigError as error:
+            self.log.error("%s; the old access list stays", error)
 
     def start(self) -> "Server":
         """Take back what the store has kept, and begin to serve.
@@ -354,6 +368,11 @@ def _registry(config: Config) -> Registry:
         timeout_fails=config.timeout_fails,
         reports_extend=config.reports_extend_timeout,
         newest_first=config.function_order,
+        most_bytes=_share_of_memory(config.max_jobs_memory, 2) or _NO_BOUND,
+        most_abilities=config.max_abilities or _NO_BOUND,
+        most_abilities_in_all=config.max_abilities_total or _NO_BOUND,
+        most_jobs=config.max_jobs_per_function or None,
+        most_limited=config.max_limited_functions or _NO_BOUND,
         kept_bytes=_share_of_memory(config.queue_memory),
     )
 
@@ -370,6 +389,14 @@ def _server_side(config: Config) -> "Optional[ServerSide]":
 def _address_of(listener: Listener) -> Union[Tuple[str, int], str]:
     address: Any = listener.server_address
     return address_text(address) if isinstance(address, str) else address[:2]
+
+
+def _bounds(config: Config, most_connections: int) -> Bounds:
+    """What one address may take."""
+    connections = config.max_connections_per_address
+    if connections is None:
+        connections = most_connections - min(_SPARE_CONNECTIONS, most_connections // 10)
+    return Bounds(connections, config.max_connection_rate, config.max_submission_rate, config.max_jobs_per_address)
 
 
 def _handler_cpu(choice: str) -> Optional[int]:
@@ -398,7 +425,7 @@ def _most_connections(option: Optional[int]) -> int:
     return 0 if soft == resource.RLIM_INFINITY else max(1, soft - _SPARE_DESCRIPTORS)
 
 
-def _share_of_memory(option: Optional[int]) -> int:
+def _share_of_memory(option: Optional[int], part: int = 4) -> int:
     if option is not None:
         return option
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // part

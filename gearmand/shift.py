@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from gearmand.addresses import Address
 from gearmand.assigned import Ability, AssignedJob
 from gearmand.connection import Connection
 from gearmand.errors import ServerLost
 from gearmand.protocol import PacketType, pack
+from gearmand.tokens import packet_of
 
 if TYPE_CHECKING:
     from gearmand.lane import Lane
@@ -58,9 +59,10 @@ class Shift:
         abilities: Dict[bytes, Ability],
         hooks: Hooks,
         tls: "Optional[ClientSide]" = None,
+        token: Union[None, str, bytes] = None,
     ) -> None:
         self.addresses = addresses
-        self.greeting = b"" if client_id is None else pack(PacketType.SET_CLIENT_ID, client_id)
+        self.greeting = packet_of(token) + (b"" if client_id is None else pack(PacketType.SET_CLIENT_ID, client_id))
         self.connect_timeout_s = connect_timeout_s
         self.io_timeout_s = io_timeout_s
         self.abilities = abilities

@@ -42,6 +42,7 @@ from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.lane import Lane
 from gearmand.protocol import PacketType, pack
 from gearmand.shift import Hooks, Shift, StopIf
+from gearmand.tokens import find, packet_of
 from gearmand.workforce import Signals, Workforce, require_main_thread, stopping_signals
 
 LOG = logging.getLogger("gearmand.worker")
@@ -56,7 +57,7 @@ class Worker:
     server each thread is a worker. `processes`: how many processes are forked
     to do that, 0: none, it is done here. `client_id`: what the administrative
     command `workers` shows. `tls`: a `Tls`, an `ssl.SSLContext`, or True for
-    the files that the environment names: speak TLS.
+    the files that the environment names: speak TLS. `token`: for `--acl`.
 
     `max_jobs`, `max_age_s`: when a process has begun that many jobs, or is
     that old, it is replaced, and without processes `work` returns; several
@@ -79,6 +80,7 @@ class Worker:
 
     servers: List[Address]
     client_id: Optional[bytes]
+    token: Union[None, str, bytes]
     encoder: Any
     tls: Any
     concurrency: int
@@ -94,6 +96,7 @@ class Worker:
         servers: Union[None, AddressLike, Iterable[AddressLike]] = None,
         *,
         client_id: Union[None, str, bytes] = None,
+        token: Union[None, str, bytes] = None,
         encoder: Any = None,
         tls: Any = None,
         concurrency: int = 1,
@@ -113,7 +116,7 @@ class Worker:
         on_idle: Optional[Callable[[], Any]] = None,
     ) -> None:
         self.configure(
-            servers=servers, client_id=client_id, encoder=encoder, tls=tls, concurrency=concurrency,
+            servers=servers, client_id=client_id, token=token, encoder=encoder, tls=tls, concurrency=concurrency,
             processes=processes, max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s,
             io_timeout_s=io_timeout_s, stop_timeout_s=stop_timeout_s,
         )  # fmt: skip
@@ -258,7 +261,7 @@ class Worker:
         with self._lock:
             self._require_idle()
             shift = Shift(
-                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.tls
+                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.tls, self.token
             )
             shift.most_jobs, shift.ends_at, shift.stop_if = self.max_jobs, ends_at, stop_if
             shift.lanes = [Lane(shift) for _ in range(self.concurrency)]
@@ -387,6 +390,7 @@ def _client_id(name: str, value: Any) -> bytes:
 _SETTINGS: Dict[str, Callable[[str, Any], Any]] = {
     "servers": lambda name, value: parse_all(value),
     "client_id": _or_none(_client_id),
+    "token": lambda name, value: (packet_of(value), value)[1],
     "encoder": lambda name, value: encoder_of(value),
     "tls": lambda name, value: tls_of(value),
     "concurrency": _count(1),
@@ -425,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concurrency", metavar="N", type=int, help="how many threads a process has (default: 1)")
     parser.add_argument("--processes", metavar="N", type=int, help="how many processes, 0: only this one (default: 0)")
     parser.add_argument("--client-id", metavar="TEXT", help="what the administrative command workers shows")
+    parser.add_argument("--token-file", metavar="FILE", help="its first line is presented to every server (default: GEARMAN_TOKEN, where it is set)")
     parser.add_argument("--encoder", metavar="NAME", help="of workloads and results: bytes, text, json or pickle (default: bytes)")
     parser.add_argument("--max-jobs", metavar="N", type=int, help="after how many jobs a process is replaced, or this one ends")
     parser.add_argument("--max-age", metavar="SECONDS", type=float, dest="max_age_s", help="the same, after a time")
@@ -479,6 +484,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(threadName)s %(levelname)s %(message)s")
     try:
+        token = find(settings.pop("token_file", None))
+        settings.update({"token": token} if token is not None else {})
         _worker_of(_found(what), settings).work(handle_signals=True)
     except (GearmandError, OSError) as error:
         print("gearmand.worker: %s" % error, file=sys.stderr)

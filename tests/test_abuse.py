@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.skipif("GEARMAND_TEST_WITHOUT_PEERS" in os.environ, reason="once, whatever Python the server runs on")
+
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "abuse")
 
 

@@ -475,6 +475,23 @@ def run_server_with_a_queue(stage, text):
     assert os.path.getsize(os.path.join(stage.directory, "queue.db"))
 
 
+def run_server_with_a_list(stage, text):
+    """With a port of its own, on this machine alone; and then a client with the token that the example made."""
+    assert "/etc/gearmand.acl" in text
+    _, port = free_address()
+    stage.environment["GEARMAND_PORT"] = str(port)
+    text = text.replace("/etc/", stage.directory + "/").replace("--acl", "--listen 127.0.0.1 --acl")
+    process = stage.start_shell(text.replace("python3", 'echo "$token"\nexec python3'))
+    stage.file("token", process.stdout.readline())
+    while " listens on " not in process.stderr.readline():
+        assert process.poll() is None
+    gearman = "gearman -h 127.0.0.1:%d -b -f %%s x" % port
+    stage.finished(stage.start_shell(gearman % "thumb-1" + " --token-file token"))
+    stage.finished(stage.start_shell("! " + gearman % "thumb-1" + " 2>&1"))
+    stage.finished(stage.start_shell("! " + gearman % "other" + " --token-file token 2>&1"))
+    assert stage.finished(stage.start_shell("gearadmin -h 127.0.0.1:%d --status" % port)).startswith("thumb-1\t1")
+
+
 def run_check_of_arguments(stage, text):
     """Servers that are not there: the command line is read, and no more."""
     stage.finished(stage.start_shell(re.sub(r"(?m)$(?<=.)", " --check-args", text)))
@@ -503,6 +520,7 @@ SHELL_RUNS = {
     "A queue that survives 2": run_check_of_arguments,
     "TLS, and local sockets": run_check_of_arguments,
     "TLS, and local sockets 2": run_certificates,
+    "Who may do what": run_server_with_a_list,
     "A first job": run_first_job,
     # With ours under the names of the C tools; those themselves run in tests/interop.
     "A first job 2": run_first_job,

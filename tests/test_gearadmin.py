@@ -288,7 +288,8 @@ def test_help_and_version():
 
 def test_json_has_every_reading_command(server, wire):
     wire.submit("größe".encode(), unique=b"u\xff")
-    reading = [command.name for command in COMMANDS if command.data is not None]
+    # That of an access list has tests of its own: this server has none.
+    reading = [command.name for command in COMMANDS if command.data is not None and command.name != "acl-list"]
     status, out = ours(server.address, "--json", *["--" + name for name in reading])
     assert status == 0
     found = json.loads(out)
