@@ -6,7 +6,9 @@ from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional,
 
 from gearmand.api_fields import to_json
 from gearmand.broker import Broker
+from gearmand.caller import keep_and_submit
 from gearmand.errors import JobLost, JobTimeout, Refusal
+from gearmand.gate import Gate
 from gearmand.http_request import Refused
 from gearmand.rows import Submission
 from gearmand.waiter import Report, Waiter
@@ -25,11 +27,25 @@ class Answer(NamedTuple):
 
 
 class Asker(NamedTuple):
-    """Who asks, as far as jobs need it."""
+    """Who asks."""
 
     broker: Broker
     waiter: Callable[[Optional[float]], Waiter]
     """A new one that waits so many seconds at most; `None`: as long as it takes."""
+    gate: Optional[Gate]
+    """What stands between him and what he asks for, where anything does."""
+
+    def need(self, command: str, changes: bool) -> None:
+        """Refused: he may not do what this administrative command does."""
+        why = None if self.gate is None else self.gate.command(command.encode(), changes)
+        if why is not None:
+            raise Refused(403, "PERMISSION_DENIED", why)
+
+    def need_to_see(self, function: bytes) -> None:
+        """Refused: he may neither submit jobs of this function nor see everybody's."""
+        rights = None if self.gate is None else self.gate.rights
+        if rights is not None and not rights.may_submit(function):
+            self.need("jobs", False)
 
 
 def json_answer(value: Any, status: int = 200, as_base64: bool = False, then: Optional[Callable[[], None]] = None) -> Answer:
@@ -46,8 +62,10 @@ def refused(refusal: Refusal) -> Refused:
     code, text = refusal.code.decode(), refusal.text.decode("utf-8", "replace")
     if code in ("ARGUMENT_TOO_LARGE", "INVALID_ARGUMENT"):
         return Refused(400, code, text)
+    if code == "PERMISSION_DENIED":
+        return Refused(403, code, text)
     # The others may pass: the queue is full, the store is away, the server is about to stop.
-    return Refused(503, code, text, {"Retry-After": "5"})
+    return Refused(429 if code == "RATE_LIMITED" else 503, code, text, {"Retry-After": "5"})
 
 
 def not_ended(error: Union[JobTimeout, JobLost]) -> Refused:
@@ -55,9 +73,17 @@ def not_ended(error: Union[JobTimeout, JobLost]) -> Refused:
     return Refused(504, "TIMEOUT", str(error)) if isinstance(error, JobTimeout) else Refused(503, "LOST", str(error))
 
 
-def submit_and_wait(waiter: Waiter, submission: Submission) -> Iterator[Report]:
+def submit_and_wait(asker: Asker, waiter: Waiter, submission: Submission) -> Iterator[Report]:
     """What is reported of a new job. Refused: it is not accepted."""
-    handle = waiter.submit(submission)
+    refusal = waiter.submit(submission, asker.gate)
+    if refusal is not None:
+        raise refused(refusal)
+    return waiter.reports()
+
+
+def submit_in_background(asker: Asker, submission: Submission) -> bytes:
+    """The handle of a new job. Refused: it is not accepted."""
+    handle = keep_and_submit(asker.broker, submission, asker.gate)
     if isinstance(handle, Refusal):
         raise refused(handle)
-    return waiter.reports()
+    return handle

@@ -47,8 +47,8 @@ class Operation(NamedTuple):
     method: str
     path: str
     """Below VERSION; a part in braces is a field."""
-    right: str
-    """What the asker must be allowed to do: see, submit or change."""
+    command: str
+    """The administrative command that the asker must be allowed; empty: it finds out by itself."""
     help: str
     act: Callable[[Scene, Asker, Values], Answer]
     fields: Tuple[Field, ...] = ()
@@ -105,7 +105,8 @@ def _limit(scene: Scene, asker: Asker, values: Values) -> Answer:
     limits = [values[name] for name in figures.PRIORITIES]
     if any(limit is not None and limit < 1 for limit in limits):
         raise invalid("a limit is a whole number from 1, or null for none")
-    operations.limit_function(scene.control.broker, values["function"], limits)
+    if not operations.limit_function(scene.control.broker, values["function"], limits):
+        raise Refused(409, "LIMIT_REACHED", "as many functions have a limit as may have one")
     return _function(scene, asker, values)
 
 
@@ -173,9 +174,7 @@ def _jobs(scene: Scene, asker: Asker, values: Values) -> Answer:
 
 def _job(scene: Scene, asker: Asker, values: Values) -> Answer:
     found = scene.control.broker.turn(figures.of_handle, values["handle"])
-    if found is None:
-        raise _no_job("handle")
-    return json_answer(found)
+    return _shown_job(asker, found, "handle")
 
 
 def _unique(scene: Scene, asker: Asker, values: Values) -> Answer:
@@ -184,25 +183,30 @@ def _unique(scene: Scene, asker: Asker, values: Values) -> Answer:
         return None if job is None else figures.of_job(registry, job)
 
     found = scene.control.broker.turn(look)
-    if found is None:
-        raise _no_job("unique")
-    return json_answer(found)
+    return _shown_job(asker, found, "unique")
 
 
 def _result(scene: Scene, asker: Asker, values: Values) -> Answer:
-    found = result_of(asker, values["handle"], min(values["wait_s"], _MOST_WAIT_S), values["base64"])
-    if found is not None:
-        return found
-    job = scene.control.broker.turn(figures.of_handle, values["handle"])
+    handle, look = values["handle"], scene.control.broker.turn
+    job = look(figures.of_handle, handle)
     if job is None:
         raise _no_job("handle")
-    return json_answer(job, 202)
+    asker.need_to_see(job["function"])
+    found = result_of(asker, handle, min(values["wait_s"], _MOST_WAIT_S), values["base64"])
+    return json_answer(look(figures.of_handle, handle) or job, 202) if found is None else found
 
 
 def _cancel(scene: Scene, asker: Asker, values: Values) -> Answer:
     if not operations.cancel_job(scene.control.broker, values["handle"]):
         raise _no_job("handle")
     return json_answer({"cancelled": values["handle"]})
+
+
+def _shown_job(asker: Asker, found: Optional[Dict[str, Any]], what: str) -> Answer:
+    if found is None:
+        raise _no_job(what)
+    asker.need_to_see(found["function"])
+    return json_answer(found)
 
 
 def _no_job(what: str) -> Refused:
@@ -240,7 +244,7 @@ def _operations(scene: Scene, asker: Asker, values: Values) -> Answer:
         {
             "method": each.method,
             "path": VERSION + each.path,
-            "right": each.right,
+            "command": each.command,
             "help": each.help,
             "fields": [field._asdict() for field in each.fields],
         }
@@ -258,13 +262,15 @@ def _command(scene: Scene, asker: Asker, values: Values) -> Answer:
     line = values["line"]
     if b"\n" in line or len(line) > _LINE_BYTES:
         raise invalid("line: expected one line of at most %d bytes" % _LINE_BYTES)
-    reply = text_commands.reply_to(scene.control, line)
+    reply = text_commands.reply_to(scene.control, line, asker.gate)
     if isinstance(reply, text_commands.ThenAct):
         return Answer(200, _TEXT, reply.answer, reply.act)
     if not isinstance(reply, bytes):
         return Answer(200, _TEXT, text_commands.one_at_a_time(reply))
     if reply.startswith(b"ERR "):
-        raise Refused(400, "COMMAND_FAILED", reply[4:].decode("utf-8", "replace").strip().replace("+", " "))
+        denied = reply.startswith(b"ERR PERMISSION_DENIED")
+        text = reply[4:].decode("utf-8", "replace").strip().replace("+", " ")
+        raise Refused(403 if denied else 400, "PERMISSION_DENIED" if denied else "COMMAND_FAILED", text)
     return Answer(200, _TEXT, reply)
 
 
@@ -309,23 +315,23 @@ _BASE64 = Field("base64", "flag", "Write all bytes of the answer as base64.", de
 _OF = Field("function", "name", "Of this function alone.")
 
 OPERATIONS: Tuple[Operation, ...] = (
-    Operation("GET", "", "see", "These operations.", _operations),
-    Operation("GET", "/server", "see", "The server: version, process, connections, memory, store.", _server),
-    Operation("GET", "/functions", "see", "Every function: its jobs by priority and state, its workers, its oldest job, what has become of its jobs.", _functions, (
+    Operation("GET", "", "help", "These operations.", _operations),
+    Operation("GET", "/server", "version", "The server: version, process, connections, memory, store.", _server),
+    Operation("GET", "/functions", "status", "Every function: its jobs by priority and state, its workers, its oldest job, what has become of its jobs.", _functions, (
         Field("histograms", "flag", "With how many jobs have waited and run how long.", default=False), _LIMIT)),
-    Operation("GET", "/functions/{function}", "see", "One function, with histograms.", _function, (_FUNCTION,)),
-    Operation("PUT", "/functions/{function}", "change", "List a function before it is used.", _create, (_FUNCTION,)),
-    Operation("DELETE", "/functions/{function}", "change", "Forget a function without workers and jobs.", _drop, (_FUNCTION,)),
-    Operation("PUT", "/functions/{function}/limits", "change", "Refuse new jobs while the function has that many.", _limit, (
+    Operation("GET", "/functions/{function}", "status", "One function, with histograms.", _function, (_FUNCTION,)),
+    Operation("PUT", "/functions/{function}", "create", "List a function before it is used.", _create, (_FUNCTION,)),
+    Operation("DELETE", "/functions/{function}", "drop", "Forget a function without workers and jobs.", _drop, (_FUNCTION,)),
+    Operation("PUT", "/functions/{function}/limits", "maxqueue", "Refuse new jobs while the function has that many.", _limit, (
         _FUNCTION,
         Field("high", "number", "The limit of jobs of high priority; null: none."),
         Field("normal", "number", "That of normal priority."),
         Field("low", "number", "That of low priority."))),
-    Operation("GET", "/functions/{function}/history", "see", "The last hour of a function: depth, rate and latency.", _history, (_FUNCTION, _SINCE)),
-    Operation("GET", "/history", "see", "The last hour of all functions together.", _history, (_OF, _SINCE)),
-    Operation("GET", "/histories", "see", "The last hour of each function that was busy in it.", _histories, (_SINCE, _LIMIT)),
-    Operation("GET", "/failures", "see", "The latest jobs that failed, with what their workers said; newest first.", _failures, (_OF,)),
-    Operation("POST", "/jobs", "submit", "Submit a job, and wait for its result unless it is a background job.", submit, (
+    Operation("GET", "/functions/{function}/history", "status", "The last hour of a function: depth, rate and latency.", _history, (_FUNCTION, _SINCE)),
+    Operation("GET", "/history", "status", "The last hour of all functions together.", _history, (_OF, _SINCE)),
+    Operation("GET", "/histories", "status", "The last hour of each function that was busy in it.", _histories, (_SINCE, _LIMIT)),
+    Operation("GET", "/failures", "jobs", "The latest jobs that failed, with what their workers said; newest first.", _failures, (_OF,)),
+    Operation("POST", "/jobs", "", "Submit a job, and wait for its result unless it is a background job.", submit, (
         _FUNCTION,
         Field("workload", "bytes", "The workload.", default=b""),
         Field("unique", "bytes", "By what jobs of one function coalesce.", default=b""),
@@ -337,18 +343,18 @@ OPERATIONS: Tuple[Operation, ...] = (
         Field("timeout_s", "seconds", "How long to wait for the result; the job is abandoned then. Default: as long as it takes."),
         Field("stream", "flag", "Answer with a line of JSON for each report of the worker, as it comes.", default=False),
         _BASE64)),
-    Operation("GET", "/jobs", "see", "The unfinished jobs, but for stored ones that are not in memory.", _jobs, (
+    Operation("GET", "/jobs", "jobs", "The unfinished jobs, but for stored ones that are not in memory.", _jobs, (
         _OF, Field("state", "scheduled|queued|running", "Of this state alone."), _LIMIT)),
-    Operation("GET", "/jobs/{handle}", "see", "The status of an unfinished job.", _job, (_HANDLE,)),
-    Operation("GET", "/jobs/{handle}/result", "see", "Wait for the end of an unfinished job. 202 with its status: it has not ended in time.", _result, (
+    Operation("GET", "/jobs/{handle}", "", "The status of an unfinished job.", _job, (_HANDLE,)),
+    Operation("GET", "/jobs/{handle}/result", "", "Wait for the end of an unfinished job. 202 with its status: it has not ended in time.", _result, (
         _HANDLE, Field("wait_s", "seconds", "How long to wait, an hour at most.", default=30.0), _BASE64)),
-    Operation("DELETE", "/jobs/{handle}", "change", "End a job; whoever waits for it gets WORK_FAIL.", _cancel, (_HANDLE,)),
-    Operation("GET", "/uniques/{unique}", "see", "The status of the unfinished job of a unique, whatever its function.", _unique, (
+    Operation("DELETE", "/jobs/{handle}", "cancel", "End a job; whoever waits for it gets WORK_FAIL.", _cancel, (_HANDLE,)),
+    Operation("GET", "/uniques/{unique}", "", "The status of the unfinished job of a unique, whatever its function.", _unique, (
         Field("unique", "name", "The unique.", True),)),
-    Operation("GET", "/workers", "see", "The connections that can do functions, with the jobs that they run.", _workers, (_LIMIT,)),
-    Operation("GET", "/clients", "see", "The other connections, and all that wait for jobs.", _clients, (_LIMIT,)),
-    Operation("POST", "/shutdown", "change", "Stop the server.", _shutdown, (
+    Operation("GET", "/workers", "workers", "The connections that can do functions, with the jobs that they run.", _workers, (_LIMIT,)),
+    Operation("GET", "/clients", "clients", "The other connections, and all that wait for jobs.", _clients, (_LIMIT,)),
+    Operation("POST", "/shutdown", "shutdown", "Stop the server.", _shutdown, (
         Field("graceful", "flag", "When its work is done, not at once.", default=False),)),
-    Operation("POST", "/command", "change", "Any command of the administrative protocol, answered in plain text.", _command, (
+    Operation("POST", "/command", "", "Any command of the administrative protocol, answered in plain text.", _command, (
         Field("line", "name", "The command as one line.", True),)),
 )  # fmt: skip

@@ -6,8 +6,7 @@ import time
 from typing import Any, Dict, Iterator, List, Optional
 
 from gearmand.api_fields import invalid, to_json
-from gearmand.answers import Answer, Asker, json_answer, refused, submit_and_wait
-from gearmand.caller import keep_and_submit
+from gearmand.answers import Answer, Asker, json_answer, refused, submit_and_wait, submit_in_background
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.http_request import Refused
 from gearmand.jobs import Priority
@@ -42,14 +41,11 @@ def submission_of(values: Values) -> Submission:
 def submit(scene: Any, asker: Asker, values: Values) -> Answer:
     submission = submission_of(values)
     if values["background"] or values["epoch"] is not None or values["delay_s"] is not None:
-        handle = keep_and_submit(asker.broker, submission)
-        if isinstance(handle, Refusal):
-            raise refused(handle)
-        return json_answer({"handle": handle}, 202)
+        return json_answer({"handle": submit_in_background(asker, submission)}, 202)
     if values["stream"]:
         return Answer(200, {"Content-Type": "application/x-ndjson"}, _stream(asker, submission, values))
     with asker.waiter(values["timeout_s"]) as waiter:
-        return _collect(waiter, submit_and_wait(waiter, submission), values["base64"])
+        return _collect(waiter, submit_and_wait(asker, waiter, submission), values["base64"])
 
 
 def result_of(asker: Asker, handle: bytes, wait_s: float, as_base64: bool) -> Optional[Answer]:
@@ -87,7 +83,7 @@ def _collect(waiter: Waiter, reports: Iterator[Report], as_base64: bool) -> Answ
 
 def _stream(asker: Asker, submission: Submission, values: Values) -> Iterator[bytes]:
     with asker.waiter(values["timeout_s"]) as waiter:
-        reports = submit_and_wait(waiter, submission)
+        reports = submit_and_wait(asker, waiter, submission)
         line: Dict[str, Any] = {"report": "created", "handle": waiter.handle}
         yield to_json(line) + b"\n"
         try:

@@ -13,6 +13,7 @@ from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function, Functions, PlainEntry
 from gearmand.jobs import ASSIGN, END, QUEUED, REQUEUE, RUNNING, Handles, Job, Workload
+from gearmand.limits import Load
 from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.protocol import PacketType
@@ -43,7 +44,7 @@ class Books:
         self.now = 0.0
         self.epoch_s = 0.0
         self.jobs: Dict[bytes, Job] = {}
-        self.functions = Functions()
+        self.functions = Functions(rules.most_jobs, rules.most_limited)
         self.uniques = Uniques()
         # By function and key; a function and key have a job, or this, or neither.
         self.pending: Dict[Tuple[Function, Hashable], Pending] = {}
@@ -51,6 +52,9 @@ class Books:
         self.plain = Plain()
         self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, grab)
         self.running = 0
+        # How many bytes more the jobs in memory may take; and what else is bounded.
+        self.room = rules.most_bytes
+        self.load = Load(rules.most_abilities, rules.most_abilities_in_all)
         self.draining = False
         # Whether background jobs survive the server; what the store has not
         # been told yet; and the jobs that lie in it alone.
@@ -187,6 +191,9 @@ class Books:
         was, job.state = job.state, END[job.state]
         self._take_out(job, was)
         del self.jobs[job.handle]
+        self.room += JOB_BYTES + len(job.workload)
+        if self.load.owners:
+            self.load.disown(job.handle)
         function.jobs -= 1
         if job.rows:
             self.notes.removed += job.rows

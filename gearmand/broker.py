@@ -115,9 +115,10 @@ class Broker:
             yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
 
     def rows_of_plain(self, row: Callable[[Job], Any]) -> Iterable[List[Any]]:
-        """The same of the plain jobs, each made into a Job for `row` to look at."""
+        """The same of the plain jobs, each made into a Job for `row` to look at. They do not change, so no turn is needed for that."""
+        job_of = self.registry.job_of
         for at in self.turn(lambda registry: registry.plain.pieces()):
-            yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
+            yield [row(job_of(entry)) for entry in self.turn(lambda registry: registry.plain.piece(at))]
 
     def keep(self, submissions: Sequence[Submission]) -> List[Kept]:
         """Store background jobs that are to be submitted. Returns when they survive: their rows, or why they are refused.

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Dict, Iterator, Union
 from urllib.parse import unquote_to_bytes
 
-from gearmand.answers import Answer, Asker, not_ended, refused, submit_and_wait
+from gearmand.answers import Answer, Asker, not_ended, refused, submit_and_wait, submit_in_background
 from gearmand.api_fields import Field, invalid, values_of
-from gearmand.caller import keep_and_submit
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.http_request import Refused, Request, is_from_a_browser
 from gearmand.jobs import Priority
@@ -49,9 +48,7 @@ def submit(asker: Asker, request: Request, workload: bytes) -> Answer:
     if isinstance(submission, Refusal):
         raise refused(submission)
     if values["x-gearman-background"]:
-        handle = keep_and_submit(asker.broker, submission)
-        if isinstance(handle, Refusal):
-            raise refused(handle)
+        handle = submit_in_background(asker, submission)
         return Answer(200, {**_headers(handle), "X-Gearman-Command": "JOB_CREATED"}, b"")
     pieces = _run(asker, submission, values["x-gearman-timeout"])
     head = next(pieces)
@@ -70,7 +67,7 @@ def _run(asker: Asker, submission: Submission, timeout_s: "Union[float, None]") 
     """The answer, then the pieces of its body that were not there at once."""
     begun = False
     with asker.waiter(timeout_s) as waiter:
-        reports = submit_and_wait(waiter, submission)
+        reports = submit_and_wait(asker, waiter, submission)
         headers = _headers(waiter.handle)
         try:
             for kind, arguments in reports:

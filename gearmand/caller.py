@@ -17,11 +17,12 @@ from collections import deque
 
 from gearmand.broker import Broker
 from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, Refusal
+from gearmand.gate import Gate
 from gearmand.jobs import Job, Priority, Workload
 from gearmand.parties import Party
 from gearmand.protocol import PacketType, split
 from gearmand.registry import Registry
-from gearmand.revival import admit
+from gearmand.revival import admit, waits
 from gearmand.rows import Submission
 
 ENDS = (int(PacketType.WORK_COMPLETE), int(PacketType.WORK_FAIL), int(PacketType.WORK_EXCEPTION))
@@ -60,16 +61,38 @@ def submit_in_background(broker: Broker, function: str, workload: bytes, unique:
     return _handle(function, keep_and_submit(broker, Submission(_bytes(function), unique, workload, priority)))
 
 
-def keep_and_submit(broker: Broker, submission: Submission) -> Union[bytes, Refusal]:
-    """Submit a background job, which is stored first where there is a store. Returns its handle, or why it was refused."""
+def keep_and_submit(broker: Broker, submission: Submission, gate: Optional[Gate] = None) -> Union[bytes, Refusal]:
+    """Submit a background job, which is stored first where there is a store. Returns its handle, or why it was refused.
+
+    `gate`: of whom it is submitted for, where he has one.
+    """
+    if gate is not None:
+        refusal = broker.turn(lambda registry: gate.submit(registry.now, submission.function))
+        if refusal is not None:
+            return refusal
+    handle: Union[bytes, Refusal]
     if broker.keeper is not None:
         (kept,) = broker.keep([submission])
-        return kept if isinstance(kept, Refusal) else broker.turn(admit, kept)
+        handle = kept if isinstance(kept, Refusal) else broker.turn(admit, kept)
+    else:
+        handle = broker.turn(_submit_in_background, submission)
+    if gate is not None and isinstance(handle, bytes):
+        broker.turn(_own, gate, handle)
+    return handle
+
+
+def _submit_in_background(registry: Registry, submission: Submission) -> Union[bytes, Refusal]:
     function, unique, workload, priority, due_s, reducer = submission
     if not unique and due_s is None and reducer is None:
-        return broker.turn(Registry.submit_plain, function, workload, priority)
-    job = broker.turn(Registry.submit, None, function, unique, workload, priority, due_s, reducer)
+        return registry.submit_plain(function, workload, priority)
+    job = registry.submit(None, function, unique, workload, priority, due_s, reducer)
     return job if isinstance(job, Refusal) else job.handle
+
+
+def _own(registry: Registry, gate: Gate, handle: bytes) -> None:
+    # It may have ended meanwhile.
+    if handle in registry.jobs or waits(registry, handle):
+        gate.own(registry.load, handle)
 
 
 def run(

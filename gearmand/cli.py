@@ -8,13 +8,20 @@ import sys
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
 from gearmand import daemon
-from gearmand.config import BY_NAME, OPTIONS, Config, Option, default_text, value_of
+from gearmand.config import BY_NAME, OPTIONS, TLS_OPTIONS, Config, Option, default_text, value_of
 from gearmand.errors import ConfigError, StoreError
 from gearmand.server import Server, handle_prefix
 from gearmand.stores import export_to, import_from, open_store
 from gearmand.version import VERSION
 
 DEFAULT_CONFIG_FILE = "/etc/gearmand.conf"
+
+TLS_ENVIRONMENT = {
+    "ssl_ca_file": "GEARMAND_CA_CERTIFICATE",
+    "ssl_certificate": "GEARMAND_SERVER_PEM",
+    "ssl_key": "GEARMAND_SERVER_KEY",
+}
+"""The C server's, for these options where TLS is spoken."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,6 +85,10 @@ def parse(arguments: Sequence[str], environ: Dict[str, str]) -> Config:
         except ConfigError as error:
             raise ConfigError("environment variable GEARMAND_PORT: %s" % str(error).replace("--port: ", ""))
         given["port"] = environ["GEARMAND_PORT"]
+    if any(given.get(name) for name in TLS_OPTIONS):
+        for option, variable in TLS_ENVIRONMENT.items():
+            if environ.get(variable):
+                given.setdefault(option, environ[variable])
     return Config(**given)
 
 
@@ -136,6 +147,8 @@ def _run(config: Config) -> int:
         daemon.block_signals()
         detached = daemon.Detached() if config.daemon else None
         pid_file.write()
+        if user is not None and os.geteuid() == 0:
+            server.give_to(user.pw_uid, user.pw_gid)
     except ConfigError:
         server.stop()
         raise
@@ -155,7 +168,11 @@ def _run(config: Config) -> int:
         server.stop(graceful=True)
         daemon.end(graceful=False)
 
-    daemon.serve_signals(stop_gracefully, log.reopen)
+    def hang_up() -> None:
+        log.reopen()
+        server.reload()
+
+    daemon.serve_signals(stop_gracefully, hang_up)
     server.stop()
     pid_file.remove()
     if not log.stop():

@@ -27,7 +27,7 @@ import zlib
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from gearmand.addresses import AddressLike, parse_all
-from gearmand.connection import Connection
+from gearmand.connection import Connection, tls_of
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, JobLost, JobTimeout, ServerLost
 from gearmand.jobs import Priority
@@ -35,6 +35,7 @@ from gearmand.later import Later
 from gearmand.link import Link
 from gearmand.protocol import PacketType, pack
 from gearmand.submitted import TIMEOUTS, Question, SubmittedJob, callbacks_of, deadline_of
+from gearmand.tokens import packet_of
 
 HIGH, NORMAL, LOW = Priority
 UNIQUE_BYTES = 64
@@ -68,8 +69,11 @@ class Client:
 
     `encoder`: for workloads and results (see `encoders`); `encoders`: another
     one for some functions, by name. `prefix`: put before every function's
-    name. `client_id`: what `Admin.workers` shows. `connect_timeout_s`: for one
-    server; `io_timeout_s`: how long a server may take no byte of what is sent.
+    name. `client_id`: what `Admin.workers` shows. `tls`: a `Tls`, an
+    `ssl.SSLContext`, or True for the files that the environment names: speak
+    TLS. `token`: presented to every server, of which this one knows what it is
+    for (`--acl`). `connect_timeout_s`: for one server; `io_timeout_s`: how long
+    a server may take no byte of what is sent.
 
     Nothing is connected before the first job. ConfigError: a value cannot be used.
     """
@@ -82,20 +86,24 @@ class Client:
         encoders: Optional[Dict[str, Any]] = None,
         prefix: str = "",
         client_id: Optional[str] = None,
+        tls: Any = None,
+        token: Union[None, str, bytes] = None,
         connect_timeout_s: float = 5.0,
         io_timeout_s: Optional[float] = 30.0,
     ) -> None:
         self._encoder = encoder_of(encoder)
         self._encoders = {function: encoder_of(each) for function, each in (encoders or {}).items()}
         self._prefix = prefix
-        greeting = pack(PacketType.OPTION_REQ, b"exceptions")
+        greeting = packet_of(token) + pack(PacketType.OPTION_REQ, b"exceptions")
         if client_id is not None:
             greeting += pack(PacketType.SET_CLIENT_ID, _argument("client_id", client_id))
+        side = tls_of(tls)
 
         def connect(address: Any, longest_s: Optional[float]) -> Connection:
-            return Connection(address, connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s), io_timeout_s)
+            within_s = connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s)
+            return Connection(address, within_s, io_timeout_s, tls=side)
 
-        self._links = [Link(address, connect, greeting, 1) for address in parse_all(servers)]
+        self._links = [Link(address, connect, greeting, 1, token is not None) for address in parse_all(servers)]
         self._later = Later(self.resubmit)
         self._turn = itertools.count()
         self._closed = False

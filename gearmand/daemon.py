@@ -290,13 +290,13 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-def serve_signals(stop_gracefully: Callable[[], None], reopen_log: Callable[[], None]) -> None:
+def serve_signals(stop_gracefully: Callable[[], None], hang_up: Callable[[], None]) -> None:
     """Wait for signals and return when the process should end at once: TERM, INT, or USR1 for the second time."""
     draining = False
     while True:
         number = signal.sigwait(_SIGNALS)
         if number == signal.SIGHUP:
-            reopen_log()
+            hang_up()
         elif number == signal.SIGUSR1 and not draining:
             draining = True
             threading.Thread(target=stop_gracefully, name="gearmand-drain", daemon=True).start()

@@ -87,7 +87,10 @@ def of_handle(registry: Registry, handle: bytes) -> Optional[Dict[str, Any]]:
     entry = registry.plain.find(registry.handles.number_of(handle))
     if entry is not None:
         return of_job(registry, registry.job_of(entry))
-    return {"handle": handle, "state": "queued", "background": True, "stored": True}
+    queue = registry.dormant.find(registry.handles.number_of(handle))
+    assert queue is not None
+    priority = PRIORITIES[queue[1]]
+    return {"handle": handle, "function": queue[0].name, "state": "queued", "priority": priority, "background": True, "stored": True}
 
 
 def of_peer(registry: Registry, party: Party) -> Dict[str, Any]:

@@ -127,15 +127,19 @@ PlainEntry = Tuple[int, bytes, Queue, float]
 """A plain job: its number, its workload, its queue, and since when it is there (monotonic seconds)."""
 
 
+Limits = List[Optional[int]]
+"""Per priority: how many jobs a function may have, in all, for another one to be accepted. `None`: any number."""
+
+
 class Function:
     """A function by its name, with all that is counted of it."""
 
     __slots__ = (
         "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
-        "submitted", "tally",
+        "limited", "submitted", "tally",
     )  # fmt: skip
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, limits: Limits = [None for _ in Priority]) -> None:
         self.name = name
         self.queues = tuple(Queue(self, priority) for priority in map(int, Priority))
         # Its jobs in every state, then those of them in two of the states.
@@ -150,9 +154,9 @@ class Function:
         self.unaware: List[Dict["Party", None]] = [{} for _ in Priority]
         # How many parties have been woken for it and have not grabbed yet.
         self.claims = 0
-        # Per priority: how many jobs there may be, in all, for another one to
-        # be accepted. None: any number.
-        self.limits: List[Optional[int]] = [None for _ in Priority]
+        self.limits = limits
+        # Whether they are its own.
+        self.limited = False
         # Jobs accepted since the start; and what has become of them, once
         # anything has.
         self.submitted = 0
@@ -174,10 +178,6 @@ class Function:
         return high.live + normal.live + low.live
 
     @property
-    def limited(self) -> bool:
-        return any(limit is not None for limit in self.limits)
-
-    @property
     def used(self) -> bool:
         return bool(self.jobs or self.pending or self.workers)
 
@@ -190,16 +190,22 @@ IDLE_FUNCTIONS = 100_000
 
 
 class Functions(Dict[bytes, Function]):
-    """Every function seen, by name. One that is asked for by `[name]` is there from then on."""
+    """Every function seen, by name. One that is asked for by `[name]` is there from then on.
 
-    def __init__(self) -> None:
+    `most_jobs`: the limit of those that have none of their own; `most_limited`: how many may have one.
+    """
+
+    def __init__(self, most_jobs: Optional[int] = None, most_limited: int = 2**62) -> None:
         super().__init__()
+        self._limits: Limits = [most_jobs for _ in Priority]
+        self._most_limited = most_limited
+        self._limited = 0
         # Oldest first. A function may have become busy since; whoever takes
         # it out looks.
         self._idle: "OrderedDict[Function, None]" = OrderedDict()
 
     def __missing__(self, name: bytes) -> Function:
-        function = self[name] = Function(name)
+        function = self[name] = Function(name, self._limits)
         self.note_if_idle(function)
         return function
 
@@ -213,11 +219,16 @@ class Functions(Dict[bytes, Function]):
         self._forget(function)
         return True
 
-    def limit_queue(self, name: bytes, limits: List[Optional[int]]) -> None:
-        """Refuse new jobs of a function and priority while it has that many jobs in all."""
+    def limit_queue(self, name: bytes, limits: Limits) -> bool:
+        """Refuse new jobs of a function and priority while it has that many jobs in all. False: too many functions have a limit."""
+        limited = limits != self._limits
+        if limited and self._limited >= self._most_limited and not (name in self and self[name].limited):
+            return False
         function = self[name]
-        function.limits = limits
+        self._limited += limited - function.limited
+        function.limits, function.limited = limits, limited
         self.note_if_idle(function)
+        return True
 
     def note_if_idle(self, function: Function) -> None:
         """Call when it may have become idle; beyond `IDLE_FUNCTIONS` the one that is idle longest is forgotten."""
@@ -232,4 +243,5 @@ class Functions(Dict[bytes, Function]):
 
     def _forget(self, function: Function) -> None:
         del self[function.name]
+        self._limited -= function.limited
         self._idle.pop(function, None)

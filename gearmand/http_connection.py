@@ -13,10 +13,13 @@ import select
 import socket
 import struct
 import time
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from gearmand import http_request
 from gearmand.http_request import Refused, Request
+
+if TYPE_CHECKING:
+    from gearmand.channel import Channel
 
 _RECEIVE_BYTES = 64 * 1024
 _IDLE_S = 60.0
@@ -33,14 +36,26 @@ class Gone(Exception):
     """The client has gone, or takes or sends nothing any more."""
 
 
-class HttpConnection:
-    """`sock`: the socket, or what TLS has made of it. The timeouts in seconds, 0: none; `limit_bytes`: of a body, 0: none."""
+class Bounds(NamedTuple):
+    """0: none."""
 
-    def __init__(self, sock: Any, partial_timeout_s: float, unread_timeout_s: float, limit_bytes: int) -> None:
+    partial_timeout_s: float
+    unread_timeout_s: float
+    body_bytes: int
+
+
+class HttpConnection:
+    """`tls`: what is spoken over the socket, if anything. `held(self, count)`: told how much of a body is held."""
+
+    def __init__(
+        self, sock: socket.socket, tls: "Optional[Channel]", bounds: Bounds, held: "Callable[[HttpConnection, int], object]"
+    ) -> None:
         self._socket = sock
-        self._partial_timeout_s = partial_timeout_s or None
-        self._unread_timeout_s = unread_timeout_s or None
-        self._limit_bytes = limit_bytes or 2**62
+        self._stream: Any = tls or sock
+        self._partial_timeout_s = bounds.partial_timeout_s or None
+        self._unread_timeout_s = bounds.unread_timeout_s or None
+        self._limit_bytes = bounds.body_bytes or 2**62
+        self._held = held
         # From its front it loses bytes without being copied.
         self._buffer = bytearray()
         # Of the request that was read last: what is left of its body.
@@ -96,11 +111,14 @@ class HttpConnection:
         if self._expects and not self._buffer and request.length != 0:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         whole = bytearray()
-        if request.length is None:
-            self._take_chunks(whole)
-        else:
-            self._take(request.length, whole)
-        return bytes(whole)
+        try:
+            if request.length is None:
+                self._take_chunks(whole)
+            else:
+                self._take(request.length, whole)
+            return bytes(whole)
+        finally:
+            self._held(self, 0)
 
     def _cut(self, count: int, further: int = 0) -> bytes:
         """The first bytes of the buffer, which loses them and so many more."""
@@ -150,6 +168,7 @@ class HttpConnection:
             count -= len(piece)
             if not count:
                 return
+            self._held(self, len(whole))
             self._receive_more()
 
     def _receive_more(self) -> None:
@@ -164,7 +183,7 @@ class HttpConnection:
         """Add to the buffer. False: there will be no more."""
         try:
             self._socket.settimeout(timeout_s)
-            data = self._socket.recv(_RECEIVE_BYTES)
+            data = self._stream.recv(_RECEIVE_BYTES)
         except socket.timeout:
             raise
         except OSError:
@@ -181,7 +200,7 @@ class HttpConnection:
         try:
             self._socket.settimeout(self._unread_timeout_s)
             while len(view):
-                sent = self._socket.send(view)
+                sent = self._stream.send(view)
                 self.sent_bytes += sent
                 view = view[sent:]
         except OSError:
@@ -199,7 +218,7 @@ class HttpConnection:
     def finish(self) -> None:
         """The last answer is on its way: end the connection so that it arrives."""
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            self._stream.shutdown(socket.SHUT_WR)
             ends_at = time.monotonic() + _LINGER_S
             left = _LINGER_BYTES
             while left > 0 and time.monotonic() < ends_at:
@@ -208,6 +227,13 @@ class HttpConnection:
                 if not data:
                     return
                 left -= len(data)
+        except OSError:
+            pass  # It has gone.
+
+    def abort(self, why: str) -> None:
+        """Give the client up. By any thread."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # It has gone.
 

@@ -172,7 +172,7 @@ class Keeper:
                 stopping = self._stopping
             self._postponed = self._fetch(wanted)
             started_at = time.monotonic()
-            failed = any(work) and not self._commit(work, batch.failures)
+            failed = not self._commit(work, batch.failures)
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed or self._postponed else 0.0
             if any(work):
                 with self._work:
@@ -224,6 +224,8 @@ class Keeper:
 
     def _commit(self, work: Work, failures: Dict[int, StoreError]) -> bool:
         """Whether it is done, but for rows that the store cannot take; which rows are not stored goes into `failures`."""
+        if not any(work):
+            return True
         try:
             self._store.commit(work)
             return True

@@ -16,25 +16,33 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
+from gearmand.addresses import unix_path
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
+from gearmand.socket_file import SocketFile
 
 if TYPE_CHECKING:
+    from gearmand.channel import Channel
+    from gearmand.gate import Gate
+    from gearmand.revival import Kept
+    from gearmand.rows import Submission
     from gearmand.server import Server
+    from gearmand.tls import ServerSide
 
 _RECEIVE_BYTES = 64 * 1024
 # As long as a peer sends no more at a time. It costs a waiting handler that
 # much memory, and 4 KB where it is more than that.
 _FEW_BYTES = 1024
 # Now and then between the turns of one peer that has sent a great many small
-# packets: long enough for other handlers to have theirs.
+# packets, or asked for a large table: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
 _PACKETS_A_PAUSE = 200
+_LARGE_ANSWER_BYTES = 4096
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # For how long the last answers to a peer that has stopped sending are kept.
@@ -43,31 +51,60 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
+def host_of(address: Any) -> str:
+    """The address of a peer, without its port; empty for a Unix socket."""
+    return "" if isinstance(address, str) or address[0] == "unix" else str(address[0])
+
+
 def address_text(address: Any) -> str:
-    """`host:port`, the host in brackets where it has colons itself."""
+    """`host:port`, the host in brackets where it has colons itself; `unix:PATH` of a socket, `unix:PROCESS` of who has connected to it."""
+    if isinstance(address, str):
+        return "unix:" + address
     host, port = address[:2]
     return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
 
 
 class Listener(socketserver.ThreadingTCPServer):
-    """Listens on one address from its construction on. OSError: it cannot."""
+    """Listens on one address from its construction on, or on a Unix-domain socket. OSError, ConfigError: it cannot.
+
+    `tls`: whose TLS is spoken there; `None`: plain text.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
     # The owner joins the handlers, after it has shut their sockets down.
     block_on_close = False
 
-    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...], handler: Any) -> None:
+    def __init__(
+        self,
+        owner: "Server",
+        family: int,
+        address: Any,
+        handler: Any,
+        tls: "Optional[ServerSide]" = None,
+        socket_file: Optional[SocketFile] = None,
+    ) -> None:
         self.owner = owner
+        self.tls = tls
+        self.socket_file = socket_file
         self.address_family = family
         self.request_queue_size = owner.config.backlog
         self._stopped = threading.Event()
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
+        if self.socket_file is not None:
+            self.socket_file.listen(self.socket, self.request_queue_size)
+            self.server_address = self.socket_file.path  # type: ignore[assignment]
+            return
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         super().server_bind()
+
+    def server_close(self) -> None:
+        if self.socket_file is not None:
+            self.socket_file.remove()
+        super().server_close()
 
     def run(self) -> None:
         """The accept thread: accept until `stop`."""
@@ -99,7 +136,8 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> Tuple[socket.socket, Any]:
         try:
-            return super().get_request()
+            request, address = super().get_request()
+            return request, address if self.socket_file is None else ("unix", _process_of(request))
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 self.owner.complaints.say(
@@ -112,16 +150,14 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         owner = self.owner
-        if not owner.most_connections or owner.connections < owner.most_connections:
-            return True
-        owner.complaints.say(
-            LEVELS["WARNING"],
-            "connections over the limit",
-            "%s: closed, there are %d connections already (--max-connections)",
-            address_text(client_address),
-            owner.most_connections,
-        )
-        return False
+        if owner.most_connections and owner.connections >= owner.most_connections:
+            why: Optional[str] = "there are %d connections already (--max-connections)" % owner.most_connections
+        else:
+            why = owner.gatekeeper.admit(host_of(client_address))
+        if why is not None:
+            kind = "connections over the limit"
+            owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed, %s", address_text(client_address), why)
+        return why is None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         name = "gearmand " + address_text(client_address)
@@ -133,6 +169,7 @@ class Listener(socketserver.ThreadingTCPServer):
             thread.start()
         except RuntimeError as error:
             self.owner.remove_handler(thread)
+            self.owner.gatekeeper.dismiss(host_of(client_address))
             self.owner.complaints.say(LEVELS["ERROR"], "connections without a thread", "%s: %s", name, error)
             self.shutdown_request(request)
 
@@ -141,6 +178,7 @@ class Listener(socketserver.ThreadingTCPServer):
             super().process_request_thread(request, client_address)
         finally:
             self.owner.remove_handler(threading.current_thread())
+            self.owner.gatekeeper.dismiss(host_of(client_address))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         self.owner.complaints.say(
@@ -159,8 +197,10 @@ class Handler(socketserver.BaseRequestHandler):
         config = self.owner.config
         set_options(self.request, config)
         self.decoder = Decoder(config.max_packet, config.max_line)
+        tls = self.server.tls
+        self.channel: "Optional[Channel]" = None if tls is None else tls.channel(self.request)
         self.peer = Peer(
-            self.request,
+            self.channel or self.request,
             address_text(self.client_address),
             self.owner.broker.touched,
             self.owner.flusher.add,
@@ -172,9 +212,11 @@ class Handler(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         peer = self.peer
+        self.owner.halves.note(peer, 0)
         if peer.lingering is not None:
             self.owner.broker.turn(lambda registry: registry.end_linger(peer))
-        if peer.outbox and peer.why_aborted is None:
+        # Not its outbox: what is being sent just now is in neither place.
+        if peer.waiting_bytes and peer.why_aborted is None:
             self._wait_until_read(0, _LINGER_S)
         self.owner.broker.leave(peer)
         if peer.why_aborted is not None and not self.owner.stopping:
@@ -183,8 +225,13 @@ class Handler(socketserver.BaseRequestHandler):
         self.owner.log.info("%s: gone", peer.address)
 
     def handle(self) -> None:
-        decoder, peer = self.decoder, self.peer
-        receive, receive_into = self.request.recv, self.request.recv_into
+        if self.channel is not None and not self._shake_hands(self.channel):
+            return
+        # Not before: its certificate may be what opens the gate.
+        self.owner.gatekeeper.give_gate(self.peer)
+        decoder, peer, gate = self.decoder, self.peer, self.peer.gate
+        held = 0
+        receive, receive_into = peer.socket.recv, peer.socket.recv_into
         most = _FEW_BYTES
         while not self.owner.stopping:
             room = decoder.room()
@@ -208,15 +255,38 @@ class Handler(socketserver.BaseRequestHandler):
                     self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
                     return
                 continue
+            except TlsFailure as failure:
+                self._complain("peers that break TLS", str(failure))
+                return
             except OSError:
                 return
+            if decoder.held != held:
+                held = self.owner.halves.note(peer, decoder.held)
             if events:
                 self._serve(events)
+                if gate is not None and gate.refused:
+                    self._tell_refused(gate)
+                    if gate.given_up:
+                        return
             if decoder.failure is not None:
                 self._complain("peers that do not speak Gearman", str(decoder.failure))
                 return
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
+
+    def _shake_hands(self, channel: "Channel") -> bool:
+        """Begin TLS. False: the connection is over."""
+        try:
+            channel.handshake(self.owner.config.ssl_handshake_timeout or None)
+        except TlsFailure as failure:
+            if self.peer.why_aborted is None:
+                self._complain("TLS: %s" % str(failure).partition(":")[0], str(failure))
+            return False
+        except OSError:
+            return False
+        name = self.peer.common_name = channel.common_name
+        self.owner.log.info("%s: speaks %s%s", self.peer.address, channel.version, "" if name is None else " as %r" % name)
+        return True
 
     def _serve(self, events: Sequence[Event]) -> None:
         broker = self.owner.broker
@@ -227,7 +297,7 @@ class Handler(socketserver.BaseRequestHandler):
                 at = broker.turn(packet_commands.serve, self.peer, events, at)
             else:
                 wanted, most = packet_commands.submissions(events, at, time.time())
-                kept = dict(zip(wanted, broker.keep(list(wanted.values())))) if wanted else {}
+                kept = self._keep(wanted) if wanted else {}
                 at = broker.turn(packet_commands.serve, self.peer, events, at, kept, most)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
@@ -240,20 +310,35 @@ class Handler(socketserver.BaseRequestHandler):
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
+    def _keep(self, wanted: Dict[int, Submission]) -> Dict[int, Kept]:
+        """Store background jobs: by their places, their rows, or why they are refused."""
+        broker, gate = self.owner.broker, self.peer.gate
+        kept: Dict[int, Kept] = {}
+        if gate is not None:
+            # Before they are stored, not after.
+            kept.update(broker.turn(packet_commands.not_allowed, gate, wanted))
+            wanted = {at: submission for at, submission in wanted.items() if at not in kept}
+        if wanted:
+            kept.update(zip(wanted, broker.keep(list(wanted.values()))))
+        return kept
+
     def _answer(self, line: bytes) -> None:
         peer = self.peer
-        for piece in text_commands.answer(self.owner.control, line):
+        for piece in text_commands.answer(self.owner.control, line, peer.gate):
             self.owner.broker.turn(lambda registry: peer.post_text(piece))
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
             if peer.why_aborted is not None:
                 return
+            if len(piece) > _LARGE_ANSWER_BYTES:
+                # More of it is all computation.
+                time.sleep(_PAUSE_S)
 
     def _wait_until_read(self, enough_bytes: int, longest_s: float = float("inf")) -> None:
         """Wait until no more than that waits for the peer, or it is given up. The flusher does the sending."""
         peer = self.peer
         ends_at = time.monotonic() + longest_s
-        while peer.outbox and peer.waiting_bytes > enough_bytes and peer.why_aborted is None:
+        while peer.waiting_bytes > enough_bytes and peer.why_aborted is None:
             if time.monotonic() > ends_at or self.owner.stopping:
                 return
             poll = select.poll()
@@ -262,11 +347,26 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             time.sleep(_PAUSE_S)
 
+    def _tell_refused(self, gate: Gate) -> None:
+        for kind, what in gate.take():
+            self.owner.complaints.say(LEVELS["WARNING"], kind, "%s", what)
+
     def _complain(self, kind: str, why: str) -> None:
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)
 
 
 def set_options(sock: socket.socket, config: Config) -> None:
+    """The system's own timeouts of a connection."""
+    if sock.family != socket.AF_UNIX:
+        _set_tcp_options(sock, config)
+    if config.partial_timeout:
+        # A receive timeout of the kernel's own: Python's would cost a poll
+        # before each receive.
+        whole, fraction = divmod(config.partial_timeout, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
+
+
+def _set_tcp_options(sock: socket.socket, config: Config) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -276,42 +376,80 @@ def set_options(sock: socket.socket, config: Config) -> None:
     ):
         if value > 0 and hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if config.partial_timeout:
-        # A receive timeout of the kernel's own: Python's would cost a poll
-        # before each receive.
-        whole, fraction = divmod(config.partial_timeout, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
 
 
-def listen(owner: "Server", names: Sequence[str], port: int, handler: Any) -> List[Listener]:
-    """A listener for every address that the names stand for, by default all of the machine. ConfigError: one cannot be bound.
+def _process_of(sock: socket.socket) -> int:
+    """The number of the process that has connected to a Unix-domain socket; 0: it cannot be seen from here."""
+    return struct.unpack("@3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
-    `handler`: the class of its connections' handlers.
-    """
+
+def listen_for_http(owner: "Server", handler: Any) -> List[Listener]:
+    """The same for HTTP. `handler`: the class of its handlers."""
+    config = owner.config
     listeners: List[Listener] = []
+    beside = [name for name in config.listen if unix_path(name) is None] or ["127.0.0.1"] * bool(config.listen)
+    names = config.http_listen or beside or [None]
     try:
-        for name in names or (None,):
-            before = len(listeners)
-            skipped: List[OSError] = []
-            for family, address in _resolve(name, port):
-                try:
-                    # Where any port will do, the first one's is everybody's.
-                    listeners.append(Listener(owner, family, (address[0], port, *address[2:]), handler))
-                except OSError as error:
-                    # A name may stand for an address of a family that this
-                    # machine does not have.
-                    if error.errno not in _NO_SUCH_FAMILY:
-                        raise _cannot_listen(address, error)
-                    skipped.append(error)
-                if not port and listeners:
-                    port = listeners[0].server_address[1]
-            if len(listeners) == before:
-                raise _cannot_listen((name or "*", port), skipped[0])
+        if config.http_port is not None:
+            _listen_on_port(owner, names, config.http_port, owner.tls if config.ssl else None, listeners, handler)
+        if config.https_port is not None:
+            _listen_on_port(owner, names, config.https_port, owner.tls, listeners, handler)
     except ConfigError:
         for listener in listeners:
             listener.server_close()
         raise
     return listeners
+
+
+def listen(owner: "Server") -> List[Listener]:
+    """A listener for every address that the configuration names. ConfigError: one of them cannot be bound.
+
+    Those of plain TCP first, then those of TLS, then Unix-domain sockets.
+    """
+    config = owner.config
+    listeners: List[Listener] = []
+    paths = [path for path in map(unix_path, config.listen) if path is not None]
+    names = [name for name in config.listen if unix_path(name) is None] or [None] * (not paths)
+    try:
+        _listen_on_port(owner, names, config.port, owner.tls if config.ssl else None, listeners, Handler)
+        if config.ssl_port is not None:
+            _listen_on_port(owner, names, config.ssl_port, owner.tls, listeners, Handler)
+        for path in paths:
+            file = SocketFile(path, int(config.unix_mode, 8), config.unix_group)
+            listeners.append(Listener(owner, socket.AF_UNIX, file.path, Handler, None, file))
+    except ConfigError:
+        for listener in listeners:
+            listener.server_close()
+        raise
+    return listeners
+
+
+def _listen_on_port(
+    owner: "Server",
+    names: Sequence[Any],
+    port: int,
+    tls: "Optional[ServerSide]",
+    listeners: List[Listener],
+    handler: Any,
+) -> None:
+    first = len(listeners)
+    for name in names:
+        before = len(listeners)
+        skipped: List[OSError] = []
+        for family, address in _resolve(name, port):
+            try:
+                # Where any port will do, the first one's is everybody's.
+                listeners.append(Listener(owner, family, (address[0], port, *address[2:]), handler, tls))
+            except OSError as error:
+                # A name may stand for an address of a family that this
+                # machine does not have.
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise _cannot_listen(address, error)
+                skipped.append(error)
+            if not port and len(listeners) > first:
+                port = listeners[first].server_address[1]
+        if len(listeners) == before:
+            raise _cannot_listen((name or "*", port), skipped[0])
 
 
 def _resolve(name: Any, port: int) -> List[Tuple[int, Tuple[Any, ...]]]:

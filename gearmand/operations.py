@@ -28,8 +28,13 @@ def drop_function(broker: Broker, name: bytes) -> Optional[bool]:
     return broker.turn(lambda registry: registry.functions.drop(name))
 
 
-def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]]) -> None:
-    """Refuse new jobs of a function and priority while it has that many in all; `None`: any number."""
-    broker.turn(lambda registry: registry.functions.limit_queue(name, list(limits)))
+def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]]) -> bool:
+    """Refuse new jobs of a function and priority while it has that many in all; `None`: any number.
+
+    False: as many functions have a limit as may have one.
+    """
+    if not broker.turn(lambda registry: registry.functions.limit_queue(name, list(limits))):
+        return False
     if broker.keeper is not None:
         broker.keeper.note_limits(Limits(name, *limits))
+    return True

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence,
 
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
+from gearmand.gate import Gate
 from gearmand.jobs import RUNNING, Job, Priority
 from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
@@ -37,6 +38,9 @@ and sends more while the next are made (measured, `echo -d 64`: a quarter more t
 
 PACKETS_A_COMMIT = 200
 """The same where background jobs are stored: those of one turn are in one transaction."""
+
+TOKEN = b"token:"
+"""What an OPTION_REQ begins with that presents a token: an extension of this server's."""
 
 UNIQUE_BYTES = 64
 FUNCTION_BYTES = 8192
@@ -140,10 +144,19 @@ def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Tuple[Di
     return found, PACKETS_A_COMMIT
 
 
+def not_allowed(registry: Registry, gate: Gate, wanted: Mapping[int, Submission]) -> Dict[int, Refusal]:
+    """Why the peer may not submit some of these."""
+    refusals = {at: gate.submit(registry.now, submission.function) for at, submission in wanted.items()}
+    return {at: refusal for at, refusal in refusals.items() if refusal is not None}
+
+
 def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
     if isinstance(kept, Refusal):
         return kept
-    peer.post(JOB_CREATED, admit(registry, kept))
+    handle = admit(registry, kept)
+    if peer.gate is not None and (handle in registry.jobs or waits(registry, handle)):
+        peer.gate.own(registry.load, handle)
+    peer.post(JOB_CREATED, handle)
     return None
 
 
@@ -153,9 +166,22 @@ def _submit(priority: int) -> Callable[..., Result]:
             return errors.UNIQUE_TOO_LARGE
         if len(function) > FUNCTION_BYTES:
             return errors.FUNCTION_TOO_LARGE
+        if peer.gate is not None:
+            return _submit_gated(registry, peer.gate, peer, peer, Submission(function, unique, workload, priority))
         return _created(peer, registry.submit(peer, function, unique, workload, priority))
 
     return submit
+
+
+def _submit_gated(registry: Registry, gate: Gate, peer: Party, listener: Optional[Party], submission: Submission) -> Result:
+    function, unique, workload, priority, due_s, reducer = submission
+    refusal = gate.submit(registry.now, function)
+    if refusal is not None:
+        return refusal
+    job = registry.submit(listener, function, unique, workload, priority, due_s, reducer)
+    if isinstance(job, Job):
+        gate.own(registry.load, job.handle)
+    return _created(peer, job)
 
 
 def _submit_plain(priority: int, kind: int) -> Callable[..., Result]:
@@ -164,9 +190,16 @@ def _submit_plain(priority: int, kind: int) -> Callable[..., Result]:
     def submit(registry: Registry, peer: Party, body: Body, function: bytes, unique: bytes, workload: Body) -> Result:
         if unique or type(workload) is not bytes or len(function) > FUNCTION_BYTES:
             return submit_any(registry, peer, body, function, unique, workload)
+        gate = peer.gate
+        if gate is not None:
+            refusal = gate.submit(registry.now, function)
+            if refusal is not None:
+                return refusal
         handle = registry.submit_plain(function, workload, priority)
         if type(handle) is not bytes:
             return handle
+        if gate is not None:
+            gate.own(registry.load, handle)
         peer.post(JOB_CREATED, handle)
         return None
 
@@ -178,6 +211,8 @@ def _submit_background(kind: int) -> Callable[..., Result]:
         parsed = BACKGROUND[kind](registry.epoch_s, *arguments)
         if isinstance(parsed, Refusal):
             return parsed
+        if peer.gate is not None:
+            return _submit_gated(registry, peer.gate, peer, None, parsed)
         function, unique, workload, priority, due_s, reducer = parsed
         return _created(peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
 
@@ -235,6 +270,8 @@ def _submit_reduce(registry: Registry, peer: Party, body: Body, *arguments: Any)
     parsed = _reduce(registry.epoch_s, *arguments)
     if isinstance(parsed, Refusal):
         return parsed
+    if peer.gate is not None:
+        return _submit_gated(registry, peer.gate, peer, peer, parsed)
     job = registry.submit(peer, parsed.function, parsed.unique, parsed.workload, NORMAL, reducer=parsed.reducer)
     return _created(peer, job)
 
@@ -279,11 +316,22 @@ def _status(job: Optional[Job]) -> Sequence[bytes]:
 
 
 def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Result:
+    if option.startswith(TOKEN):
+        return _present(peer, option[len(TOKEN) :].rstrip(b"\0"))
     if option.rstrip(b"\0").lower() != b"exceptions":
         return errors.UNKNOWN_OPTION
     peer.exceptions = True
     peer.post(PacketType.OPTION_RES, body)
     return None
+
+
+def _present(peer: Party, token: bytes) -> Result:
+    if peer.gate is None or peer.gate.rights is None:
+        return errors.UNKNOWN_OPTION  # There is no access list.
+    refusal = peer.gate.present(token)
+    if refusal is None:
+        peer.post(PacketType.OPTION_RES, b"token")
+    return refusal
 
 
 # -- workers -------------------------------------------------------------------
@@ -292,16 +340,29 @@ def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Resul
 def _can_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
-    registry.can_do(peer, function)
-    return None
+    refusal = _may_work(registry, peer, function)
+    if refusal is None:
+        registry.can_do(peer, function)
+    return refusal
 
 
 def _can_do_timeout(registry: Registry, peer: Party, body: Body, function: bytes, timeout: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
     timeout_s = _integer(timeout) * registry.timeout_unit_s
-    registry.can_do(peer, function, timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None)
-    return None
+    refusal = _may_work(registry, peer, function)
+    if refusal is None:
+        registry.can_do(peer, function, timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None)
+    return refusal
+
+
+def _may_work(registry: Registry, peer: Party, function: bytes) -> Result:
+    """Why it may not: it is not allowed to, or there are too many abilities and this is a new one."""
+    refusal = None if peer.gate is None else peer.gate.work(function)
+    if refusal is None and not registry.load.takes_ability(len(peer.abilities)):
+        is_new = registry.functions.get(function) not in peer.abilities
+        return errors.TOO_MANY_ABILITIES if is_new else None
+    return refusal
 
 
 def _cant_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import islice
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Union
 
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
-from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import DUE, QUEUED, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
@@ -58,13 +58,12 @@ class Registry(Books):
     ) -> Union[Job, Refusal]:
         """Accept a job, or join it to the unfinished one of the same function and unique.
 
-        `listener` is told of everything that happens to it; `None` makes it a
-        background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. `row`: what the store has of it already, which is not
-        refused. Returns the job, or why it was refused.
+        `listener` is told of everything that happens to it; `None` makes it a background job. `due_s`
+        (seconds since 1970, in the future) holds it back until then. `row`: what the store has of it
+        already, which is not refused. Returns the job, or why it was refused.
         """
-        if self.draining and row is None:
-            return SHUTTING_DOWN
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
         pending = None
@@ -76,31 +75,27 @@ class Registry(Books):
                 self.join(twin, listener, row)
                 return twin
             pending = self.pending.pop((function, key), None)
-        rows: Sequence[int] = ()
         if pending is not None:
-            # They are of this job from now on.
             function.pending -= 1
-            handle, rows = pending
+            handle = pending.handle
         elif row is not None:
-            handle, rows = row.handle, (row.number,)
+            handle = row.handle
         else:
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL
             handle = self.handles.new()[1]
-        job = Job(handle, function, unique, workload, priority, listener is None or bool(rows), reducer)
+        job = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
         function.submitted += 1
-        if row is not None:
-            # Of one that lies down the number alone is known.
-            if not unique and self.handles.recognise(handle, row.number) and self.dormant.takes(function, row):
-                if not function.queues[priority].live:
-                    self.look_after(function, priority)
-                return job
-            job.retries = row.retries
-        if rows:
-            self.add_rows(job, rows)
+        if pending is not None:
+            # They are of this job from now on.
+            job.background = True
+            self.add_rows(job, pending.rows)
+        elif row is not None and self._lies_down(job, row):
+            return job
         self.jobs[handle] = job
+        self.room -= JOB_BYTES + len(workload)
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
@@ -116,6 +111,16 @@ class Registry(Books):
             self._add_deadline(self._due, due_s, job)
         return job
 
+    def _lies_down(self, job: Job, row: Row) -> bool:
+        """Whether the new job of that row is dormant; of one that is, the number alone is known. Else the job has the row."""
+        if not row.unique and self.handles.recognise(row.handle, row.number) and self.dormant.takes(job.function, row):
+            if not job.function.queues[job.priority].live:
+                self.look_after(job.function, job.priority)
+            return True
+        job.retries = row.retries
+        self.add_rows(job, (row.number,))
+        return False
+
     def submit_plain(
         self, name: bytes, workload: bytes, priority: int = Priority.NORMAL, row: Optional[Row] = None
     ) -> Union[bytes, Refusal]:
@@ -123,11 +128,11 @@ class Registry(Books):
 
         `row`: as for `submit`; its handle must be one of ours.
         """
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         queue = function.queues[priority]
         if row is None:
-            if self.draining:
-                return SHUTTING_DOWN
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL
@@ -144,6 +149,7 @@ class Registry(Books):
                     self.look_after(function, priority)
                 return handle
             self.dormant.bytes += JOB_BYTES + len(workload)
+        self.room -= JOB_BYTES + len(workload)
         self.plain.add(number, workload, queue, since)
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
@@ -201,6 +207,7 @@ class Registry(Books):
         if ability is not None:
             ability.timeout_s = timeout_s
             return
+        self.load.abilities += 1
         index = next(reversed(party.by_index), 0) - 1
         party.abilities[function] = Ability(index, timeout_s)
         party.by_index[index] = function
@@ -226,6 +233,7 @@ class Registry(Books):
         ability = party.abilities.pop(function, None)
         if ability is None:
             return
+        self.load.abilities -= 1
         del party.by_index[ability.index]
         del function.workers[party]
         for ready, unaware in zip(party.ready, function.unaware):

@@ -18,7 +18,7 @@ from typing import Hashable, List, Optional, Sequence, Union
 
 from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
-from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import QUEUED, Job
 from gearmand.parties import Party
 from gearmand.protocol import PacketType
@@ -36,8 +36,8 @@ def expect(registry: Registry, submissions: Sequence[Submission]) -> List[Kept]:
 
 
 def _expect(registry: Registry, submission: Submission) -> Kept:
-    if registry.draining:
-        return SHUTTING_DOWN
+    if registry.draining or registry.room <= 0:
+        return SHUTTING_DOWN if registry.draining else MEMORY_FULL
     function = registry.functions[submission.function]
     key = key_of(submission.unique, submission.workload) if submission.unique else None
     if key is not None:
@@ -67,10 +67,10 @@ def _expect(registry: Registry, submission: Submission) -> Kept:
 def admit(registry: Registry, row: Row) -> bytes:
     """Submit what was expected and is stored now. Returns its handle, which is the row's."""
     function = registry.functions[row.function]
-    key = _key(row)
+    key = _key(row) if row.unique else None
     if key is None:
         function.pending -= 1
-        submit_row(registry, row)
+        submit_row(registry, row, True)
         return row.handle
     pending = registry.pending.get((function, key))
     if pending is not None and pending.handle == row.handle:
@@ -107,13 +107,18 @@ def _key(row: Row) -> Optional[Hashable]:
     return key_of(row.unique, row.workload) if row.unique else None
 
 
-def submit_row(registry: Registry, row: Row) -> Union[Job, bytes, Refusal]:
-    """Submit what the store has. Returns the job, or the handle of a plain one; it is not refused."""
-    due_s = row.due_s if row.due_s is not None and row.due_s > registry.epoch_s else None
-    plain = not row.unique and due_s is None and row.reducer is None and not row.retries
-    if plain and type(row.workload) is bytes and row.handle == registry.handles.of(row.number):
-        return registry.submit_plain(row.function, row.workload, row.priority, row)
-    return registry.submit(None, row.function, row.unique, row.workload, row.priority, due_s, row.reducer, row)
+def submit_row(registry: Registry, row: Row, is_ours: bool = False) -> Union[Job, bytes, Refusal]:
+    """Submit what the store has. Returns the job, or the handle of a plain one; it is not refused.
+
+    `is_ours`: its handle is known to be of our prefix and its number.
+    """
+    number, handle, name, unique, workload, priority, due_s, _, retries, reducer = row
+    if due_s is not None and due_s <= registry.epoch_s:
+        due_s = None
+    if not unique and due_s is None and reducer is None and not retries and type(workload) is bytes:
+        if is_ours or handle == registry.handles.of(number):
+            return registry.submit_plain(name, workload, priority, row)
+    return registry.submit(None, name, unique, workload, priority, due_s, reducer, row)
 
 
 def restore(registry: Registry, row: Row) -> None:
@@ -131,6 +136,7 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
     for row in registry.dormant.woken(function, wanted.priority, rows):
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
         job.retries = row.retries
+        registry.room -= JOB_BYTES + len(job.workload)
         registry.add_rows(job, (row.number,))
         if registry.awaited:
             registry.meet(job, row.number)
@@ -180,6 +186,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     if entry is not None:
         _, workload, queue, _ = entry
         function = queue.function
+        registry.room += JOB_BYTES + len(workload)
         registry.look_after(function, queue.priority)
         if registry.stored:
             registry.dormant.bytes -= JOB_BYTES + len(workload)
@@ -191,6 +198,7 @@ def cancel(registry: Registry, handle: bytes) -> bool:
     function.counted().cancelled += 1
     for party in registry.awaited.pop(number, ()):
         party.post(PacketType.WORK_FAIL, handle)
+    registry.load.disown(handle)
     registry.functions.note_if_idle(function)
     if registry.stored:
         registry.notes.removed.append(number)

@@ -6,7 +6,8 @@
     clock thread                           `Broker.run_clock`
 
 A server touches no signal, no global logging set-up and no working directory;
-all that it started has ended when `stop` returns.
+all that it started has ended when `stop` returns, but for the committing
+thread where the store does not answer (see `keeper`).
 """
 
 from __future__ import annotations
@@ -18,31 +19,41 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Union
 
 from gearmand import caller, text_commands
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError
 from gearmand.flusher import Flusher
+from gearmand.gatekeeper import Gatekeeper
+from gearmand.halves import Halves
+from gearmand.history import STEP_S
 from gearmand.jobs import Priority
 from gearmand.keeper import Keeper
-from gearmand.history import STEP_S
-from gearmand.listener import Handler, Listener, address_text, listen
+from gearmand.limits import Bounds
+from gearmand.listener import Listener, address_text, listen, listen_for_http
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
+from gearmand.store import Store
 from gearmand.stores import open_store
 from gearmand.version import VERSION
 
 if TYPE_CHECKING:
+    from gearmand.tls import ServerSide
     from gearmand.web import Web
 
 _HANDLE_BYTES = 63
 # How long handlers may take to notice that their sockets are shut down, and
 # how long the last results may take to leave.
 _ENDING_S = 10.0
+# How long the store may take to commit what is left.
+_LAST_COMMIT_S = 10.0
 _SPARE_DESCRIPTORS = 32
+# Connections that one address leaves to the others.
+_SPARE_CONNECTIONS = 32
+_NO_BOUND = 2**62
 
 
 class Server:
@@ -78,20 +89,26 @@ class Server:
         self.cpu = _handler_cpu(config.handler_cpu)
         self.most_connections = _most_connections(config.max_connections)
         self.broker = Broker(_registry(config), time.monotonic, time.time)
+        self.gatekeeper = Gatekeeper(
+            self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
+            lambda what: self.log.log(NOTICE, "%s", what),
+        )  # fmt: skip
+        self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
         # Guarded by a lock of their own.
         self._handlers: Dict[threading.Thread, socket.socket] = {}
         self._handlers_lock = threading.Lock()
-        self._listeners = listen(self, config.listen, config.port, Handler)
+        self.tls = _server_side(config)
+        self._listeners = listen(self)
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
-            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
+            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread, self.gatekeeper
         )
         self.web: "Optional[Web]" = None
         self._web_listeners: List[Listener] = []
-        if config.http_port is not None:
+        if config.http_port is not None or config.https_port is not None:
             self._open_web()
         self._threads: List[threading.Thread] = []
         self._started = False
@@ -99,19 +116,43 @@ class Server:
     # -- life ------------------------------------------------------------------
 
     @property
-    def addresses(self) -> List[Tuple[str, int]]:
-        """Host and port of every listening socket."""
-        return [listener.server_address[:2] for listener in self._listeners]
+    def addresses(self) -> List[Union[Tuple[str, int], str]]:
+        """Host and port of every listening socket, `unix:PATH` of a Unix-domain one."""
+        return [_address_of(listener) for listener in self._listeners]
 
     @property
-    def address(self) -> Tuple[str, int]:
-        """Host and port of the first listening socket."""
+    def address(self) -> Any:
+        """The first of them: of plain text where that is spoken, else of TLS; a Unix-domain socket where there are no others."""
         return self.addresses[0]
 
     @property
-    def http_address(self) -> Optional[Tuple[str, int]]:
-        """Host and port of the first socket that listens for HTTP; `None`: none does."""
-        return self._web_listeners[0].server_address[:2] if self._web_listeners else None  # type: ignore[return-value]
+    def http_addresses(self) -> List[Tuple[str, int]]:
+        """Host and port of every socket that listens for HTTP; those of TLS last."""
+        return [_address_of(listener) for listener in self._web_listeners]  # type: ignore[misc]
+
+    @property
+    def tls_addresses(self) -> List[Union[Tuple[str, int], str]]:
+        """Those of them where TLS is spoken."""
+        return [_address_of(listener) for listener in self._listeners if listener.tls is not None]
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make the files of Unix-domain sockets a user's, as root, before the process becomes that user. ConfigError."""
+        for listener in self._listeners:
+            if listener.socket_file is not None:
+                listener.socket_file.give_to(uid, gid)
+
+    def reload(self) -> None:
+        """Read the certificates again, for connections to come, and the access list's file. What cannot be used is logged, and stays as it was."""
+        try:
+            if self.tls is not None:
+                self.tls.reload()
+                self.log.log(NOTICE, "the certificates have been read again")
+        except ConfigError as error:
+            self.log.error("%s; the certificates are what they were", error)
+        try:
+            self.gatekeeper.reread()
+        except ConfigError as error:
+            self.log.error("%s; the old access list stays", error)
 
     def start(self) -> "Server":
         """Take back what the store has kept, and begin to serve.
@@ -123,17 +164,17 @@ class Server:
             raise RuntimeError("a Server can be started once: make another one")
         try:
             self._open_store()
-        except ConfigError:
+        except (ConfigError, StoreError) as error:
             self.stop()
-            raise
+            raise error if isinstance(error, ConfigError) else ConfigError("--queue: %s" % error) from None
         self._started = True
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
         for listener in [*self._listeners, *self._web_listeners]:
             self._start_thread("gearmand-accept", listener.run)
-        where = ", ".join(address_text(address) for address in self.addresses)
+        where = ", ".join(map(_text_of, self._listeners))
         if self._web_listeners:
-            where += ", for HTTP on " + ", ".join(address_text(each.server_address) for each in self._web_listeners)
+            where += "; for HTTP on " + ", ".join(map(_text_of, self._web_listeners))
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
         self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, where, cpu)
         return self
@@ -176,22 +217,11 @@ class Server:
         store = open_store(self.config)
         if store is None:
             return
-        registry = self.broker.registry
-        registry.now, registry.epoch_s = time.monotonic(), time.time()
-        count = 0
-        for count, row in enumerate(store.load(), 1):
-            restore(registry, row)
-        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
-        # Its rows get numbers after all those that there are.
-        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
-        for row in taken_over:
-            restore(registry, row)
-        if taken_over:
-            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
-        # After the jobs, which were accepted whatever the limits are now.
-        for limits in store.load_limits():
-            registry.functions.limit_queue(limits.function, list(limits[1:]))
-        registry.stored = True
+        try:
+            self._restore(store)
+        except BaseException:
+            store.close()
+            raise
         keeper = Keeper(
             store,
             lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error),
@@ -206,13 +236,30 @@ class Server:
         # Loaded where it is needed alone: http.server brings a good deal along.
         from gearmand.web import Web, WebHandler
 
-        config = self.config
         try:
-            self._web_listeners = listen(self, config.http_listen or config.listen, config.http_port, WebHandler)
+            self._web_listeners = listen_for_http(self, WebHandler)
         except ConfigError:
             self._close_listeners()
             raise
         self.web = Web(self)
+
+    def _restore(self, store: Store) -> None:
+        registry = self.broker.registry
+        registry.now, registry.epoch_s = time.monotonic(), time.time()
+        count = 0
+        for count, row in enumerate(store.load(), 1):
+            restore(registry, row)
+        # Its rows get numbers after all those that there are.
+        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
+        for row in taken_over:
+            restore(registry, row)
+        # After the jobs, which were accepted whatever the limits are now.
+        for limits in store.load_limits():
+            registry.functions.limit_queue(limits.function, list(limits[1:]))
+        registry.stored = True
+        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
+        if taken_over:
+            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
 
     def _run_clock(self) -> None:
         if self.web is None:
@@ -244,7 +291,7 @@ class Server:
         with self.broker.lock:
             if self.web is not None and self.web.unsent():
                 return True
-            return any(peer.outbox and peer.why_aborted is None for peer in self.broker.peers)
+            return any(peer.waiting_bytes and peer.why_aborted is None for peer in self.broker.peers)
 
     def _halt(self) -> None:
         """Tell every thread that waits under the lock."""
@@ -284,7 +331,9 @@ class Server:
                 thread.join(max(0.0, ends_at - time.monotonic()))
         self.flusher.stop()
         if self.broker.keeper is not None:
-            self.broker.keeper.stop()
+            left = self.broker.keeper.stop(_LAST_COMMIT_S)
+            if left:
+                self.log.warning("changes of the queue that were not stored: %d; jobs that have ended may be there again", left)
 
     # -- handlers: see `listener` ----------------------------------------------
 
@@ -357,8 +406,39 @@ def _registry(config: Config) -> Registry:
         timeout_fails=config.timeout_fails,
         reports_extend=config.reports_extend_timeout,
         newest_first=config.function_order,
+        most_bytes=_share_of_memory(config.max_jobs_memory, 2) or _NO_BOUND,
+        most_abilities=config.max_abilities or _NO_BOUND,
+        most_abilities_in_all=config.max_abilities_total or _NO_BOUND,
+        most_jobs=config.max_jobs_per_function or None,
+        most_limited=config.max_limited_functions or _NO_BOUND,
         kept_bytes=_share_of_memory(config.queue_memory),
     )
+
+
+def _server_side(config: Config) -> "Optional[ServerSide]":
+    if not config.ssl and config.ssl_port is None and config.https_port is None:
+        return None
+    # Loaded where it is needed alone (measured: 8 ms).
+    from gearmand.tls import ServerSide
+
+    return ServerSide(config.ssl_certificate, config.ssl_key, config.ssl_ca_file)
+
+
+def _text_of(listener: Listener) -> str:
+    return address_text(listener.server_address) + " (TLS)" * (listener.tls is not None)
+
+
+def _address_of(listener: Listener) -> Union[Tuple[str, int], str]:
+    address: Any = listener.server_address
+    return address_text(address) if isinstance(address, str) else address[:2]
+
+
+def _bounds(config: Config, most_connections: int) -> Bounds:
+    """What one address may take."""
+    connections = config.max_connections_per_address
+    if connections is None:
+        connections = most_connections - min(_SPARE_CONNECTIONS, most_connections // 10)
+    return Bounds(connections, config.max_connection_rate, config.max_submission_rate, config.max_jobs_per_address)
 
 
 def _handler_cpu(choice: str) -> Optional[int]:
@@ -387,7 +467,7 @@ def _most_connections(option: Optional[int]) -> int:
     return 0 if soft == resource.RLIM_INFINITY else max(1, soft - _SPARE_DESCRIPTORS)
 
 
-def _share_of_memory(option: Optional[int]) -> int:
+def _share_of_memory(option: Optional[int], part: int = 4) -> int:
     if option is not None:
         return option
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // part

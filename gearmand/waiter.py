@@ -8,11 +8,12 @@ caller (see `caller`), and looks now and then whether the client is still there.
 from __future__ import annotations
 
 import time
-from typing import Callable, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from gearmand.broker import Broker
 from gearmand.caller import ENDS, Caller, enter, leave
 from gearmand.errors import JobLost, JobTimeout, Refusal
+from gearmand.gate import Gate
 from gearmand.jobs import Workload
 from gearmand.protocol import PacketType, split
 from gearmand.registry import Registry
@@ -65,14 +66,22 @@ class Waiter(Caller):
             super().post(kind, body, tail)
             self.waiting_bytes += len(body) + len(tail)
 
-    def submit(self, submission: Submission) -> Union[bytes, Refusal]:
-        """Submit a job in the foreground and wait for it. Returns its handle, or why it was refused."""
+    def submit(self, submission: Submission, gate: Optional[Gate]) -> Optional[Refusal]:
+        """Submit a job in the foreground and wait for it. Returns why it was refused."""
+        return self._broker.turn(self._submit, submission, gate)
+
+    def _submit(self, registry: Registry, submission: Submission, gate: Optional[Gate]) -> Optional[Refusal]:
         function, unique, workload, priority, _, reducer = submission
-        job = self._broker.turn(Registry.submit, self, function, unique, workload, priority, None, reducer)
+        refusal = None if gate is None else gate.submit(registry.now, function)
+        if refusal is not None:
+            return refusal
+        job = registry.submit(self, function, unique, workload, priority, None, reducer)
         if isinstance(job, Refusal):
             return job
+        if gate is not None:
+            gate.own(registry.load, job.handle)
         self.handle = job.handle
-        return job.handle
+        return None
 
     def listen(self, handle: bytes) -> bool:
         """Wait for an unfinished job. False: there is none of that handle."""

@@ -20,16 +20,19 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, 
 from gearmand import api, c_http, http_request, metrics
 from gearmand.answers import Answer, Asker, error_answer, json_answer, not_ended
 from gearmand.api_fields import from_json, values_of
-from gearmand.errors import JobLost, JobTimeout
+from gearmand.config import LEVELS
+from gearmand.errors import JobLost, JobTimeout, TlsFailure
 from gearmand.history import STEP_S, History
-from gearmand.http_connection import Gone, HttpConnection
+from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import Refused, Request
-from gearmand.listener import Listener, address_text, set_options
+from gearmand.listener import Listener, address_text, host_of, set_options
 from gearmand.registry import Registry
 from gearmand.text_commands import one_at_a_time
 from gearmand.waiter import Abandoned, Waiter
 
 if TYPE_CHECKING:
+    from gearmand.channel import Channel
+    from gearmand.gate import Gate
     from gearmand.server import Server
 
 _FUNCTIONS_A_TURN = 200
@@ -43,15 +46,6 @@ _ALWAYS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class Person(NamedTuple):
-    """Who asks, as far as it is known."""
-
-    address: str
-    """HOST:PORT."""
-    authorization: Optional[str]
-    """The header Authorization."""
 
 
 class Web:
@@ -72,16 +66,6 @@ class Web:
         self._opened = self._received_bytes = self._sent_bytes = 0
         self._requests: Dict[int, int] = {}
         self._answering = 0
-
-    # -- who may ask: the places of TLS and of access control ---------------------------
-
-    def secure(self, sock: Any) -> Any:
-        """The socket of a new connection, or what is to be used in its place."""
-        return sock
-
-    def why_not(self, person: Person, right: str, function: Optional[bytes]) -> Optional[str]:
-        """Why somebody may not do something; `None`: he may. `right`: see, submit or change; `function`: of which one, if any."""
-        return None
 
     # -- what is going on ------------------------------------------------------------
 
@@ -183,15 +167,15 @@ def _readiness(web: Web) -> Answer:
 
 
 class Page(NamedTuple):
-    right: Optional[str]
-    """What the asker must be allowed to do; `None`: nothing, and under any name of the host."""
+    command: str
+    """The administrative command that the asker must be allowed; empty: none is needed, nor a name of this server as host."""
     act: Callable[[Web], Answer]
 
 
 PAGES: Dict[bytes, Page] = {
-    b"/metrics": Page("see", _metrics),
-    b"/healthz": Page(None, _health),
-    b"/readyz": Page(None, _readiness),
+    b"/metrics": Page("status", _metrics),
+    b"/healthz": Page("", _health),
+    b"/readyz": Page("", _readiness),
 }
 """By path. They take GET and HEAD."""
 
@@ -211,21 +195,40 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         self.web: Web = self.owner.web
         config = self.owner.config
         set_options(self.request, config)
-        sock = self.web.secure(self.request)
-        self.channel = HttpConnection(sock, config.partial_timeout, config.unread_timeout, config.max_packet)
+        self.address = address_text(self.client_address)
+        tls = self.server.tls
+        self.tls: "Optional[Channel]" = None if tls is None else tls.channel(self.request)
+        bounds = Bounds(config.partial_timeout, config.unread_timeout, config.max_packet)
+        self.channel = HttpConnection(self.request, self.tls, bounds, self.owner.halves.note)
+        self.gate: Optional[Gate] = None
         self.web.enter(self.channel)
-        self.person = Person(address_text(self.client_address), None)
 
     def finish(self) -> None:
         self.web.leave(self.channel)
 
     def handle(self) -> None:
+        if self.tls is not None and not self._shake_hands(self.tls):
+            return
         try:
             while not self.owner.stopping and self._serve_one():
                 pass
             self.channel.finish()
         except Gone:
             pass
+
+    def _shake_hands(self, tls: "Channel") -> bool:
+        """Begin TLS. False: the connection is over."""
+        try:
+            tls.handshake(self.owner.config.ssl_handshake_timeout or None)
+            return True
+        except TlsFailure as failure:
+            self._complain("TLS: %s" % str(failure).partition(":")[0], "%s: closed: %s" % (self.address, failure))
+        except OSError:
+            pass
+        return False
+
+    def _complain(self, kind: str, what: str) -> None:
+        self.owner.complaints.say(LEVELS["WARNING"], kind, "%s", what)
 
     def _serve_one(self) -> bool:
         """One request. False: it was the last one. Gone."""
@@ -234,7 +237,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         try:
             request = self.channel.next_request()
         except Refused as error:
-            self.owner.log.debug("%s: %s", self.person.address, error.text)
+            self.owner.log.debug("%s: %s", self.address, error.text)
             self.close_connection = True
             self._send(error_answer(error))
             return False
@@ -243,14 +246,15 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         self.command = request.method
         self.old_client = request.is_old
         self.close_connection = not request.keeps_alive
-        self.person = self.person._replace(authorization=request.fields.get("authorization"))
         self.web.begin()
         status = _CLIENT_GONE
         try:
             status = self._answer(request)
         finally:
             self.web.end(status)
-        self.owner.log.debug("%s: %s %r: %d", self.person.address, request.method, request.path[:200], status)
+            for kind, what in [] if self.gate is None else self.gate.take():
+                self._complain(kind, what)
+        self.owner.log.debug("%s: %s %r: %d", self.address, request.method, request.path[:200], status)
         return not self.close_connection
 
     def _answer(self, request: Request) -> int:
@@ -280,19 +284,20 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
 
     def _answer_of(self, request: Request) -> Answer:
         page = PAGES.get(request.path)
-        if page is None or page.right is not None:
+        if page is None or page.command:
             http_request.check_host(request, self.web.names)
+            self._identify(request)
         if request.method == "OPTIONS":
             return Answer(204, {"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"}, b"")
         if page is not None:
             _check_method(request, ("GET", "HEAD"))
-            self._check_right(page.right, None)
+            if page.command:
+                self._asker().need(page.command, False)
             return page.act(self.web)
         if request.path == b"/api" or request.path.startswith(b"/api/"):
             return self._operate(request)
         _check_method(request, c_http.METHODS)
         http_request.check_origin(request)
-        self._check_right("submit", c_http.function_of(request))
         return c_http.submit(self._asker(), request, self._whole_body())
 
     def _operate(self, request: Request) -> Answer:
@@ -300,15 +305,24 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         reads = operation.method == "GET"
         if not reads:
             http_request.check_origin(request)
+        asker = self._asker()
+        if operation.command:
+            asker.need(operation.command, not reads)
         body = None if reads else self._json_body(request)
-        values = values_of(operation.fields, path, request.query, body)
-        self._check_right(operation.right, values.get("function"))
-        return operation.act(self.web.scene, self._asker(), values)
+        return operation.act(self.web.scene, asker, values_of(operation.fields, path, request.query, body))
 
-    def _check_right(self, right: Optional[str], function: Optional[bytes]) -> None:
-        why = None if right is None else self.web.why_not(self.person, right, function)
-        if why is not None:
-            raise Refused(403, "PERMISSION_DENIED", why)
+    def _identify(self, request: Request) -> None:
+        """Find out who asks, where that matters. Refused: with a token that is none."""
+        name = None if self.tls is None else self.tls.common_name
+        self.gate = self.owner.gatekeeper.gate_for(self.address, host_of(self.client_address), name)
+        kind, _, token = request.fields.get("authorization", "").partition(" ")
+        if self.gate is None or self.gate.rights is None or kind.lower() != "bearer":
+            return
+        refusal = self.gate.present(token.strip().encode("latin-1"))
+        if refusal is not None:
+            # Whoever tries many has to connect for each.
+            self.close_connection = True
+            raise Refused(401, "PERMISSION_DENIED", refusal.text.decode(), {"WWW-Authenticate": "Bearer"})
 
     def _json_body(self, request: Request) -> Optional[Mapping[str, Any]]:
         """`None`: there is none."""
@@ -329,9 +343,9 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         broker, config = self.owner.broker, self.owner.config
 
         def waiter(timeout_s: Optional[float]) -> Waiter:
-            return Waiter(broker, self.person.address, timeout_s, config.max_unsent, self.channel.is_gone)
+            return Waiter(broker, self.address, timeout_s, config.max_unsent, self.channel.is_gone)
 
-        return Asker(broker, waiter)
+        return Asker(broker, waiter, self.gate)
 
     # -- what is sent --------------------------------------------------------------------
 

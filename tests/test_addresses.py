@@ -83,3 +83,20 @@ def test_addresses_of_the_environment_are_the_default(monkeypatch, environment, 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert parse_all(None) == expected
+
+
+@pytest.mark.parametrize("text", ["unix:/run/g.sock", " unix:/run/g.sock ", ("unix:/run/g.sock", 0), ("unix:/run/g.sock", 4730)])
+def test_unix_address_has_a_path_and_no_port(text):
+    address = parse(text, 99)
+    assert address == ("unix:/run/g.sock", 0)
+    assert (str(address), address.path) == ("unix:/run/g.sock", "/run/g.sock")
+    assert parse(str(address)) == parse(tuple(address)) == address
+
+
+def test_unix_address_without_a_slash_is_a_host():
+    assert parse("unix:99") == ("unix", 99)
+    assert parse("unix:99").path is None
+
+
+def test_unix_addresses_stand_among_others():
+    assert [str(each) for each in parse_all("a:1,unix:./b c:d,e")] == ["a:1", "unix:./b c:d", "e:4730"]

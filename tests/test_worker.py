@@ -887,11 +887,11 @@ def test_attempt_that_fails_in_an_unforeseen_way_is_logged_and_repeated(server, 
 
     connect, calls = shift.Connection, []
 
-    def connect_but_once(*arguments):
+    def connect_but_once(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             raise ValueError("unforeseen")
-        return connect(*arguments)
+        return connect(*arguments, **options)
 
     monkeypatch.setattr(shift, "Connection", connect_but_once)
     with worker_of(server, f=echo):
@@ -1032,9 +1032,9 @@ def test_stop_of_a_worker_that_connects_is_quick_and_what_comes_late_is_closed(f
 
     connect, go_on, connections = shift.Connection, threading.Event(), []
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         assert go_on.wait(DEADLINE_S)
-        connections.append(connect(*arguments))
+        connections.append(connect(*arguments, **options))
         return connections[-1]
 
     monkeypatch.setattr(shift, "Connection", slow)
