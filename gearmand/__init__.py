@@ -5,6 +5,7 @@ The rooms, in reading order. The job server:
     errors, version, config     what goes wrong, which version, every setting
     protocol, text, schedule    bytes to packets, lines, and due times
     access, limits              who may do what; what one address, and all, may take
+    tally                       what is counted of one function
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
     rows, rules, dormant        one stored job; the operator's choices; jobs that lie in the store alone
@@ -21,10 +22,23 @@ The rooms, in reading order. The job server:
     broker                      the one lock
     halves, gatekeeper          halves of packets; who comes in with which gate, the access list's file
     caller                      one in-process caller
+    operations                  what an administrator can change
     packet_commands, text_commands    what each packet and each line asks for
     complaints                  a log that cannot be flooded
     socket_file                 the file of a Unix-domain socket
     listener, server            sockets and threads; the embeddable Server
+
+HTTP, which is loaded where it is asked for:
+
+    http_request, http_connection    bytes to requests, and off a socket
+    figures, history, metrics   what there is to see, now and of the last hour; for Prometheus
+    waiter                      one client that waits for a job
+    api_fields, answers         values of requests; what they are answered with
+    c_http, api_jobs, api       jobs as in C; the JSON API
+    web, web_handler            what handlers share; one connection
+
+The process:
+
     daemon, cli                 the process, its command line
 
 Both ends:

@@ -234,7 +234,8 @@ class Server:
 
     def _open_web(self) -> None:
         # Loaded where it is needed alone: http.server brings a good deal along.
-        from gearmand.web import Web, WebHandler
+        from gearmand.web import Web
+        from gearmand.web_handler import WebHandler
 
         try:
             self._web_listeners = listen_for_http(self, WebHandler)
