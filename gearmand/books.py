@@ -109,9 +109,9 @@ class Books:
 
     # -- one job's moves -----------------------------------------------------
 
-    def enqueue(self, job: Job) -> None:
-        """Put a job that is on the books into its queue, and wake whom it needs."""
-        job.since = self.now
+    def enqueue(self, job: Job, since: Optional[float] = None) -> None:
+        """Put a job that is on the books into its queue, and wake whom it needs. `since`: when it came there, if not now."""
+        job.since = self.now if since is None else since
         job.function.queues[job.priority].push(job)
         self._make_known(job.function, job.priority)
 

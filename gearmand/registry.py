@@ -23,7 +23,7 @@ from typing import Any, Optional, Union
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.jobs import DUE, QUEUED, RUNNING, SCHEDULED, Job, Priority, Workload
+from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
 from gearmand.rows import Row
@@ -102,9 +102,7 @@ class Registry(Books):
         if key is not None:
             self.uniques.add(key, job)
         if due_s is None:
-            self.enqueue(job)
-            if row is not None and job.state is QUEUED:
-                job.since = self.since(row)
+            self.enqueue(job, None if row is None else self.since(row))
         else:
             job.state = SCHEDULED
             function.scheduled += 1

@@ -19,7 +19,7 @@ from typing import Hashable, List, Optional, Sequence, Union
 from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.jobs import QUEUED, Job
+from gearmand.jobs import Job
 from gearmand.parties import Party
 from gearmand.protocol import PacketType
 from gearmand.registry import Registry
@@ -140,9 +140,7 @@ def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
         registry.add_rows(job, (row.number,))
         if registry.awaited:
             registry.meet(job, row.number)
-        registry.enqueue(job)
-        if job.state is QUEUED:
-            job.since = registry.since(row)
+        registry.enqueue(job, registry.since(row))
 
 
 def waits(registry: Registry, handle: bytes) -> bool:

@@ -95,6 +95,8 @@ class Server:
         )  # fmt: skip
         self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
+        self._threads: List[threading.Thread] = []
+        self._started = False
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
         # Guarded by a lock of their own.
@@ -110,8 +112,6 @@ class Server:
         self._web_listeners: List[Listener] = []
         if config.http_port is not None or config.https_port is not None:
             self._open_web()
-        self._threads: List[threading.Thread] = []
-        self._started = False
 
     # -- life ------------------------------------------------------------------
 

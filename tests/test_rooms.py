@@ -77,7 +77,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "waiter": "broker caller errors gate jobs protocol registry revival rows",
     "api_fields": "http_request",
     "answers": "api_fields broker caller errors gate http_request rows waiter",
-    "api_jobs": "answers api_fields errors http_request jobs packet_commands protocol rows",
+    "api_jobs": "answers api_fields errors http_request jobs packet_commands protocol rows waiter",
     "api": "answers api_fields api_jobs figures functions history http_request jobs operations registry tally text_commands",
     "c_http": "answers api_fields errors http_request jobs packet_commands protocol rows",
     "metrics": "broker figures functions tally",
