@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str], environ: Dict[str, str]) -> Config:
         except ConfigError as error:
             raise ConfigError("environment variable GEARMAND_PORT: %s" % str(error).replace("--port: ", ""))
         given["port"] = environ["GEARMAND_PORT"]
-    if any(given.get(name) for name in TLS_OPTIONS):
+    if any(name in given for name in TLS_OPTIONS):
         for option, variable in TLS_ENVIRONMENT.items():
             if environ.get(variable):
                 given.setdefault(option, environ[variable])

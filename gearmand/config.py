@@ -229,7 +229,7 @@ class Config:
     def _check_tls(self) -> None:
         if self.ssl and self.ssl_port is not None:
             raise ConfigError("--ssl has --port speak TLS, --ssl-port speaks TLS beside a plain --port: one of them at a time")
-        speaks = [name for name in TLS_OPTIONS if getattr(self, name) not in (False, None)]
+        speaks = [name for name in TLS_OPTIONS if getattr(self, name) is not BY_NAME[name.replace("_", "-")].default]
         if speaks and not self.ssl_certificate:
             raise ConfigError("--%s needs --ssl-certificate FILE" % speaks[0].replace("_", "-"))
         for name in ("ssl-certificate", "ssl-key", "ssl-ca-file"):

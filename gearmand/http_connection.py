@@ -148,7 +148,7 @@ class HttpConnection:
         left = http_request.HEAD_BYTES
         line = self._line(left)
         while line:
-            left = max(0, left - len(line))
+            left = max(0, left - len(line) - 2)
             line = self._line(left)
 
     def _line(self, most: int) -> bytes:

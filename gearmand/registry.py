@@ -70,10 +70,7 @@ class Registry(Books):
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
-                if row is None:
-                    function.counted().coalesced += 1
-                self.join(twin, listener, row)
-                return twin
+                return self._coalesce(twin, listener, row)
             pending = self.pending.pop((function, key), None)
         if pending is not None:
             function.pending -= 1
@@ -152,6 +149,12 @@ class Registry(Books):
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
         return handle
+
+    def _coalesce(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> Job:
+        if row is None:
+            job.function.counted().coalesced += 1
+        self.join(job, listener, row)
+        return job
 
     def join(self, job: Job, listener: Optional[Party], row: Optional[Row] = None) -> None:
         """The party listens to an unfinished job too; `None`: the job becomes a background one."""
