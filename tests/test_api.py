@@ -574,7 +574,7 @@ def test_https_beside_http():
     files = certificates()
     with Server(port=0, http_port=0, https_port=0, **files.of_server) as server:
         plain, secure = server.http_addresses
-        context = ssl.create_default_context(cafile=files.ca)
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
         connection = http.client.HTTPSConnection("localhost", secure[1], timeout=20, context=context)
         for _ in range(2):
             connection.request("POST", "/f", b"x" * 300_000, {"X-Gearman-Background": "true"})
@@ -589,3 +589,45 @@ def test_https_beside_http():
         with Wire(secure) as wire:
             wire.send_raw(b"GET / HTTP/1.1\r\n\r\n")
             assert wire.is_closed()
+
+
+def test_certificate_has_its_rights(tmp_path):
+    files = certificates()
+    path = tmp_path / "acl"
+    path.write_text("default deny\ncn:worker%201 admin status\n")
+    with Server(port=0, ssl=True, http_port=0, acl=str(path), **files.of_strict_server) as server:
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
+        context.load_cert_chain(files.path("client.pem"), files.path("client.key"))
+        connection = http.client.HTTPSConnection("localhost", server.http_addresses[0][1], timeout=20, context=context)
+        for path, expected in (("/api/v1/functions", 200), ("/api/v1/jobs", 403)):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (expected, True)
+        connection.close()
+
+
+def test_client_that_breaks_tls_or_comes_without_a_certificate_is_logged_and_closed(caplog):
+    files = certificates()
+    with Server(port=0, ssl=True, http_port=0, **files.of_strict_server) as server:
+        with Wire(server.http_addresses[0]) as wire:
+            wire.send_raw(b"GET / HTTP/1.1\r\n\r\n")
+            assert wire.is_closed()
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
+        connection = http.client.HTTPSConnection("localhost", server.http_addresses[0][1], timeout=20, context=context)
+        with pytest.raises(OSError):
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+        connection.close()
+        wait_until(lambda: "does not speak TLS" in caplog.text, "it is logged")
+
+
+def test_client_over_tls_that_goes_away_abandons_its_job():
+    files = certificates()
+    with Server(port=0, https_port=0, **files.of_server) as server:
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
+        connection = http.client.HTTPSConnection("localhost", server.http_addresses[0][1], timeout=20, context=context)
+        connection.request("POST", "/f", b"")
+        wait_until(lambda: status(server.address).get("f") == (1, 0, 0), "the job is queued")
+        connection.sock.close()
+        connection.close()
+        wait_until(lambda: status(server.address).get("f") == (0, 0, 0), "the job is abandoned")

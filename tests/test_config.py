@@ -159,7 +159,7 @@ def test_size_takes_units_of_1024(name, text, value):
 
 @pytest.mark.parametrize("option", OF_KIND["number"] + OF_KIND["size"], ids=lambda option: option.name)
 def test_bounds_of_a_number_are_accepted_and_nothing_beyond(option):
-    needed = {"ssl_certificate": "a file"} if option.name == "ssl-port" else {}
+    needed = {"ssl_certificate": "a file"} if option.name in ("ssl-port", "https-port") else {}
     for value in (option.lowest, option.highest):
         assert getattr(Config(**{option.attribute: value}, **needed), option.attribute) == value
     for value in (option.lowest - 1, option.highest + 1):
@@ -226,7 +226,8 @@ def test_job_handle_prefix_has_up_to_40_bytes(prefix):
         ({"ssl": True}, "--ssl needs --ssl-certificate FILE"),
         ({"ssl_port": 0}, "--ssl-port needs --ssl-certificate FILE"),
         ({"ssl": True, "ssl_port": 0, "ssl_certificate": "x"}, "one of them at a time"),
-        ({"ssl_key": "x"}, "--ssl-key is of no use without --ssl or --ssl-port"),
+        ({"ssl_key": "x"}, "--ssl-key is of no use without --ssl, --ssl-port or --https-port"),
+        ({"https_port": 0}, "--https-port needs --ssl-certificate FILE"),
         ({"ssl_ca_file": "x"}, "--ssl-ca-file is of no use"),
         ({"unix_mode": "0680"}, "--unix-mode: expected three octal digits"),
         ({"unix_mode": "4755"}, "--unix-mode: expected three octal digits"),
