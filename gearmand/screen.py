@@ -93,7 +93,8 @@ class Screen:
             if self._input is not None:
                 termios.tcsetattr(self._input, termios.TCSADRAIN, self._mode)
             signal.signal(signal.SIGTERM, self._on_term)
-            signal.signal(signal.SIGINT, self._on_int)
+            if self._on_int is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self._on_int)
 
     def _interrupt(self, number: int, frame: Any) -> None:
         # An exception that is raised in a finalizer goes nowhere.
