@@ -4,6 +4,7 @@ The rooms, in reading order. The job server:
 
     errors, version, config     what goes wrong, which version, every setting
     protocol, text, schedule    bytes to packets, lines, and due times
+    audit                       what becomes of jobs, in words
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
     rows, rules, dormant        one stored job; the operator's choices; jobs that lie in the store alone
@@ -15,13 +16,16 @@ The rooms, in reading order. The job server:
     books                       the tables of all of them, and the moves of one job
     registry                    decides
     revival                     jobs that are no Job yet
+    handover                    what a server leaves to its successor
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock
     caller                      one in-process caller
     packet_commands, text_commands    what each packet and each line asks for
     complaints                  a log that cannot be flooded
     listener, server            sockets and threads; the embeddable Server
-    daemon, cli                 the process, its command line
+    daemon, files, log, systemd the process: its user, its files, its log, its supervisor
+    dump, takeover              what it does just now; how a later one takes over
+    cli                         its command line
 
 The other ends, which know nothing of the server's rooms:
 

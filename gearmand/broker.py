@@ -27,6 +27,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.audit import Event
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
@@ -62,6 +63,9 @@ class Broker:
         self.stopped = False
         # Where there is a store.
         self.keeper: Optional[Keeper] = None
+        # Called after a turn with what became of jobs in it, where the
+        # registry notes that.
+        self.on_events: Callable[[List[Event]], None] = lambda events: None
         # Those that were posted to in this turn. A peer appends itself.
         self.touched: List[Peer] = []
         self._clock = clock
@@ -72,8 +76,10 @@ class Broker:
         registry = self.registry
         posted: Sequence[Peer] = ()
         notes: Optional[Notes] = None
+        events: Optional[List[Event]] = None
         try:
             with self.lock:
+                keeper = self.keeper
                 registry.now = self._clock()
                 registry.epoch_s = self._wall_clock()
                 try:
@@ -83,20 +89,27 @@ class Broker:
                         self.due.notify()
                     if registry.draining and registry.drained:
                         self.drained.notify_all()
-                    if self.keeper is not None and registry.notes:
+                    if keeper is not None and registry.notes:
                         notes, registry.notes = registry.notes, Notes()
+                    if registry.events is not None:
+                        registry.asking = None
+                        if registry.events:
+                            events, registry.events = registry.events, []
                     if self.touched:
                         posted = self.touched[:]
                         self.touched.clear()
                         for peer in posted:
                             peer.touched = False
         finally:
-            if notes is not None:
+            if notes is not None and not keeper.note(notes):
+                # It has been closed; another has its place now.
                 self.keeper.note(notes)
             if posted and len(self.peers) > _CROWD:
                 _let_others_run()
             for peer in posted:
                 peer.flush()
+            if events is not None:
+                self.on_events(events)
 
     def rows(self, items: Callable[[Registry], Iterable[Any]], row: Callable[[Any], Optional[Sequence[Any]]]) -> Iterable[List[Any]]:
         """A table for a person, in pieces: `row` of each of `items`, those that are `None` left out.

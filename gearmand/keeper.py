@@ -60,6 +60,7 @@ class Keeper:
         # Those that could not be fetched; like ends, they wait a while after a failure.
         self._postponed: List[Wanted] = []
         self._stopping = False
+        self._closed = False
         self._thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
@@ -87,15 +88,18 @@ class Keeper:
         if batch.error is not None:
             raise batch.error
 
-    def note(self, notes: Notes) -> None:
-        """Jobs have ended, or become different: soon stored. Others are wanted from the store."""
+    def note(self, notes: Notes) -> bool:
+        """Jobs have ended, or become different: soon stored. Others are wanted from the store. False: the store is closed."""
         with self._work:
+            if self._closed:
+                return False
             if notes.wanted or not self._is_dirty:
                 self._work.notify()
             self._wanted += notes.wanted
             self._removed += notes.removed
             for change in notes.changed:
                 self._changed[change.number] = change
+        return True
 
     def note_limits(self, limits: Limits) -> None:
         with self._work:
@@ -128,12 +132,16 @@ class Keeper:
                     batch.done = True
                     self._committed.notify_all()
                 shrinking = bool(work.removed) or shrinking
-            elif stopping:
-                return
-            elif shrinking:
+            elif shrinking and not stopping:
                 shrinking = self._store.shrink()
-            if stopping and (not any(work) or batch.error is not None):
+            if stopping and (not any(work) or error is not None) and self._is_over(error is not None):
                 return
+
+    def _is_over(self, failed: bool) -> bool:
+        """Whether to end, which it does not while there is something to commit that can be."""
+        with self._work:
+            self._closed = failed or not (self._removed or self._changed or self._limits)
+            return self._closed
 
     def _fetch(self, wanted: List[Wanted]) -> List[Wanted]:
         """Returns those that could not be fetched."""

@@ -16,7 +16,7 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.config import LEVELS, Config
@@ -37,6 +37,8 @@ _PAUSE_S = 0.0005
 _PACKETS_A_PAUSE = 200
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
+# How often a submission that another server should take is looked at again.
+_LOOK_S = 0.02
 # For how long the last answers to a peer that has stopped sending are kept.
 _LINGER_S = 5.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -49,20 +51,35 @@ def address_text(address: Any) -> str:
     return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
 
 
+class Passed(NamedTuple):
+    """A socket that listens already, made by another process."""
+
+    sock: socket.socket
+    kind: str = "plain"
+    """What is spoken there."""
+
+
 class Listener(socketserver.ThreadingTCPServer):
-    """Listens on one address from its construction on. OSError: it cannot."""
+    """Listens on one address from its construction on, or on a socket that does so already. OSError: it cannot."""
 
     allow_reuse_address = True
     daemon_threads = True
     # The owner joins the handlers, after it has shut their sockets down.
     block_on_close = False
 
-    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...]) -> None:
+    kind = "plain"
+
+    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...], passed: Optional[Passed] = None) -> None:
         self.owner = owner
         self.address_family = family
         self.request_queue_size = owner.config.backlog
         self._stopped = threading.Event()
-        super().__init__(address, Handler)
+        # Whether other processes have the socket too.
+        self.shared = passed is not None
+        super().__init__(address, Handler, bind_and_activate=passed is None)
+        if passed is not None:
+            self.socket.close()
+            self.socket = passed.sock
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
@@ -86,15 +103,20 @@ class Listener(socketserver.ThreadingTCPServer):
                 )
         self.serve_forever()
 
+    def pause(self) -> None:
+        """End `run`, which must have been started; the socket goes on listening, here or in another process."""
+        self.shutdown()
+
     def stop(self) -> None:
-        """End `run`, which must have been started."""
+        """End `run`, which must have been started, and the listening."""
         self._stopped.set()
-        try:
-            # Wakes the selector at once; elsewhere than on Linux it wakes by
-            # itself within half a second.
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        if not self.shared:
+            try:
+                # Wakes the selector at once; elsewhere than on Linux it wakes
+                # by itself within half a second.
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
         self.shutdown()
 
     def get_request(self) -> Tuple[socket.socket, Any]:
@@ -210,6 +232,8 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if events:
                 self._serve(events)
+                if peer.dismissed:
+                    return
             if decoder.failure is not None:
                 self._complain("peers that do not speak Gearman", str(decoder.failure))
                 return
@@ -233,6 +257,12 @@ class Handler(socketserver.BaseRequestHandler):
                 at += 1
                 if at == len(events):
                     return
+            elif broker.registry.handed_over and events[at][0] in packet_commands.SUBMISSIONS:
+                # For another server to accept, once what runs here for this
+                # peer has ended.
+                if peer.dismissed or self.owner.stopping:
+                    return
+                time.sleep(_LOOK_S)
             elif at >= pause_at:
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
@@ -245,11 +275,13 @@ class Handler(socketserver.BaseRequestHandler):
         try:
             return dict(zip(wanted, self.owner.broker.keep(list(wanted.values()))))
         except StoreError as error:
+            if self.owner.broker.registry.handed_over:
+                return {}
             return dict.fromkeys(wanted, not_stored(error))
 
     def _answer(self, line: bytes) -> None:
         peer = self.peer
-        for piece in text_commands.answer(self.owner.control, line):
+        for piece in text_commands.answer(self.owner.control._replace(asking=peer), line):
             self.owner.broker.turn(lambda registry: peer.post_text(piece))
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
@@ -290,9 +322,11 @@ def _set_options(sock: socket.socket, config: Config) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
 
 
-def listen(owner: "Server") -> List[Listener]:
-    """A listener for every address that the configuration names. ConfigError: one of them cannot be bound."""
-    listeners: List[Listener] = []
+def listen(owner: "Server", passed: Sequence[Passed] = ()) -> List[Listener]:
+    """A listener for every socket that was passed, else for every address that the configuration names. ConfigError."""
+    listeners: List[Listener] = [_listen_at(owner, each) for each in passed]
+    if passed:
+        return listeners
     try:
         port = owner.config.port
         for name in owner.config.listen or (None,):
@@ -317,6 +351,13 @@ def listen(owner: "Server") -> List[Listener]:
             listener.server_close()
         raise
     return listeners
+
+
+def _listen_at(owner: "Server", passed: Passed) -> Listener:
+    sock = passed.sock
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM or passed.kind != Listener.kind:
+        raise ConfigError("a socket was passed that is none of TCP: %s" % sock)
+    return Listener(owner, sock.family, sock.getsockname(), passed)
 
 
 def _resolve(name: Any, port: int) -> List[Tuple[int, Tuple[Any, ...]]]:

@@ -17,7 +17,7 @@ from gearmand.jobs import RUNNING, Job, Priority
 from gearmand.parties import Assign, Party
 from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
-from gearmand.revival import submit_row, waits
+from gearmand.revival import runs_elsewhere, submit_row, waits
 from gearmand.rows import Row, Submission
 
 HIGH, NORMAL, LOW = (int(priority) for priority in Priority)
@@ -63,12 +63,21 @@ def serve(
 ) -> int:
     """Do what packets ask, in order, from `events[start]` on; return where it stopped.
 
-    That is at the end, before a line of text, or after `most` of them.
+    That is at the end, before a line of text, before a submission where
+    another server takes them now, or after `most` of them.
     `kept`: what the store has made of `submissions`, by their places.
     """
+    if registry.events is not None:
+        registry.asking = peer
     end = min(len(events), start + most)
     for at in range(start, end):
         kind, body = events[at]
+        if registry.handed_over and kind in SUBMISSIONS and not peer.running:
+            if not isinstance(kept.get(at), Row):
+                return at
+            # Stored just before: the other server has it.
+            peer.post(JOB_CREATED, kept[at].handle)
+            continue
         if peer.lingering is not None:
             registry.end_linger(peer)
         command = COMMANDS.get(kind)
@@ -245,7 +254,7 @@ BACKGROUND: Dict[int, Callable[..., Parsed]] = {
 def _get_status(registry: Registry, peer: Party, body: Body, handle: bytes) -> Result:
     handle = handle.rstrip(b"\0")
     job = registry.jobs.get(handle)
-    status = _WAITING if job is None and waits(registry, handle) else _status(job)
+    status = _status(job) if job is not None else _status_without_job(registry, handle)
     peer.post(PacketType.STATUS_RES, b"\0".join((handle, *status)))
     return None
 
@@ -261,6 +270,13 @@ def _get_status_unique(registry: Registry, peer: Party, body: Body, unique: byte
 
 
 _WAITING = (b"1", b"0", b"0", b"0")
+_RUNNING = (b"1", b"1", b"0", b"0")
+
+
+def _status_without_job(registry: Registry, handle: bytes) -> Sequence[bytes]:
+    if waits(registry, handle):
+        return _WAITING
+    return _RUNNING if runs_elsewhere(registry, handle) else _status(None)
 
 
 def _status(job: Optional[Job]) -> Sequence[bytes]:
@@ -418,6 +434,10 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.SUBMIT_JOB_BG: _submit_plain(NORMAL, PacketType.SUBMIT_JOB_BG),
     PacketType.SUBMIT_JOB_HIGH_BG: _submit_plain(HIGH, PacketType.SUBMIT_JOB_HIGH_BG),
     PacketType.SUBMIT_JOB_LOW_BG: _submit_plain(LOW, PacketType.SUBMIT_JOB_LOW_BG),
+}
+
+SUBMISSIONS = frozenset(map(int, BACKGROUND)) | {
+    int(kind) for kind in PacketType if kind.name in ("SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB")
 }
 
 COMMANDS: Dict[int, Command] = {

@@ -54,6 +54,7 @@ class Peer(Party):
         "closed",
         "progress_at",
         "why_aborted",
+        "dismissed",
         "_sending",
         "_touched_peers",
         "_on_backed_up",
@@ -84,6 +85,8 @@ class Peer(Party):
         # When it last took a byte; kept while it is backed up.
         self.progress_at = 0.0
         self.why_aborted: Optional[str] = None
+        # Whether it should go to another server: see `dismiss`.
+        self.dismissed = False
         self._sending = threading.Lock()
         self._touched_peers = touched_peers
         self._on_backed_up = on_backed_up
@@ -158,6 +161,16 @@ class Peer(Party):
             if self.why_aborted is None:
                 self.why_aborted = why
             self._give_up()
+
+    def dismiss(self) -> None:
+        """Let its handler see the connection's end, after what has been received."""
+        with self._sending:
+            self.dismissed = True
+            if not self.closed:
+                try:
+                    self.socket.shutdown(socket.SHUT_RD)
+                except OSError:
+                    pass  # It has gone by itself.
 
     def close(self) -> None:
         """Close the socket. By the handler thread alone, as its last act."""

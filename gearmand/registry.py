@@ -20,6 +20,7 @@ from bisect import bisect_left, insort
 from itertools import islice
 from typing import Any, Optional, Union
 
+from gearmand.audit import ABANDONED, ACCEPTED, CANCELLED, COALESCED, COMPLETED, FAILED, TIMED_OUT
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
@@ -31,6 +32,7 @@ from gearmand.rules import Rules
 from gearmand.uniques import key_of
 
 NOOP = int(PacketType.NOOP)
+WORK_COMPLETE = int(PacketType.WORK_COMPLETE)
 WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
 
 
@@ -69,6 +71,8 @@ class Registry(Books):
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
+                if self.events is not None:
+                    self.note(COALESCED, twin, self.asking)
                 self._join(twin, listener, row)
                 return twin
         limit = function.limits[priority]
@@ -77,6 +81,9 @@ class Registry(Books):
         handle = row.handle if row is not None else self.handles.new()[1]
         job = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
+        if self.events is not None:
+            self.note(ACCEPTED, job, self.asking)
+            job.since = self.now
         if row is not None:
             if self.dormant.takes(function, row):
                 if not function.queues[priority].live:
@@ -113,12 +120,15 @@ class Registry(Books):
             number, handle = self.handles.new()
         else:
             number, handle = row.number, row.handle
+        if self.events is not None:
+            self.events.append((ACCEPTED, self.epoch_s, handle, name, b"", self.asking, None, False))
+        if row is not None:
             if self.dormant.takes(function, row):
                 if not queue.live:
                     self.look_after(function, priority)
                 return handle
             self.dormant.bytes += JOB_BYTES + len(workload)
-        self.plain.add(number, workload, queue)
+        self.plain.add(number, workload, queue, None if self.events is None else self.now)
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
         return handle
@@ -145,7 +155,7 @@ class Registry(Books):
         job = self.jobs.get(handle)
         if job is None:
             return False
-        self._fail(job)
+        self._fail(job, CANCELLED, self.asking)
         return True
 
     def abandon(self, listener: Party, job: Job) -> None:
@@ -158,6 +168,8 @@ class Registry(Books):
             return
         job.listeners = None
         if not job.wanted and job.state is not RUNNING:
+            if self.events is not None:
+                self.note(ABANDONED, job, listener)
             self._end(job)
 
     # -- workers -----------------------------------------------------------
@@ -316,6 +328,8 @@ class Registry(Books):
             return handle in party.past
         if job.listeners is not None:
             self._tell(job, kind, body)
+        if self.events is not None:
+            self.note(COMPLETED if kind == WORK_COMPLETE else FAILED, job, party)
         self._end(job)
         return True
 
@@ -330,6 +344,8 @@ class Registry(Books):
                     listener.post(WORK_EXCEPTION, body)
                 else:
                     listener.post(WORK_FAIL, handle)
+        if self.events is not None:
+            self.note(FAILED, job, party)
         self._end(job)
         return True
 
@@ -340,8 +356,10 @@ class Registry(Books):
         self.wakeups.expire(self.now)
         for job in self._timeouts.pop_due(self.now):
             job.entry = None
+            if self.events is not None:
+                self.note(TIMED_OUT, job, job.worker)
             if self._rules.timeout_fails:
-                self._fail(job)
+                self._fail(job, FAILED, job.worker)
             else:
                 self._lose(job)
         for job in self._due.pop_due(self.epoch_s):

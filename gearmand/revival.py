@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
+from gearmand.audit import CANCELLED
 from gearmand.dormant import JOB_BYTES, Wanted
 from gearmand.errors import Refusal
 from gearmand.jobs import Job
+from gearmand.parties import Party
 from gearmand.registry import Registry
 from gearmand.rows import Row
 
@@ -41,20 +43,30 @@ def waits(registry: Registry, handle: bytes) -> bool:
     return registry.plain.find(number) is not None or registry.dormant.find(number) is not None
 
 
-def cancel(registry: Registry, handle: bytes) -> bool:
-    """`Registry.cancel`, of plain and dormant jobs too."""
+def runs_elsewhere(registry: Registry, handle: bytes) -> bool:
+    """Whether the job of that handle still runs at the server before this one."""
+    return bool(registry.elsewhere) and any(row.handle == handle for row in registry.elsewhere.values())
+
+
+def cancel(registry: Registry, handle: bytes, asking: Optional[Party] = None) -> bool:
+    """`Registry.cancel`, of plain and dormant jobs too. `asking`: who wants it."""
+    registry.asking = asking
     if registry.cancel(handle):
         return True
     number = registry.handles.number_of(handle)
     entry = registry.plain.remove(number)
     if entry is not None:
-        _, workload, queue = entry
+        if registry.events is not None:
+            registry.note(CANCELLED, registry.job_of(entry), asking)
+        workload, queue = entry[1:3]
         function = queue.function
         registry.look_after(function, queue.priority)
         if registry.stored:
             registry.dormant.bytes -= JOB_BYTES + len(workload)
     else:
         function = registry.dormant.remove(number)
+        if registry.events is not None and function is not None:
+            registry.events.append((CANCELLED, registry.epoch_s, handle, function.name, b"", asking, None, False))
     if function is None:
         return False
     function.jobs -= 1

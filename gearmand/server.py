@@ -18,19 +18,21 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from gearmand import caller, text_commands
+from gearmand import audit, caller, text_commands
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError
 from gearmand.flusher import Flusher
+from gearmand.handover import Estate, call_back, take_in, take_stored
 from gearmand.jobs import Priority
 from gearmand.keeper import Keeper
-from gearmand.listener import address_text, listen
+from gearmand.listener import Passed, address_text, listen
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
+from gearmand.store import Store, Work
 from gearmand.stores import open_store
 from gearmand.version import VERSION
 
@@ -54,6 +56,11 @@ class Server:
     `on_shutdown(graceful)` is called by a handler thread when a peer sends the
     command `shutdown`, and must return soon; by default the server stops.
 
+    `on_events(events)` is called after each turn in which something became of
+    jobs, by the thread whose turn it was, with `audit.Event`s, and must return
+    soon; by default they are logged, where the log takes INFO. `sockets`, that
+    listen already, take the place of addresses.
+
     Threads: any may call any method. The constructor binds, so that a port in
     use is known before anything runs; `start` starts the threads.
     """
@@ -62,6 +69,8 @@ class Server:
         self,
         config: Optional[Config] = None,
         on_shutdown: Optional[Callable[[bool], None]] = None,
+        on_events: Optional[Callable[[List[audit.Event]], None]] = None,
+        sockets: Sequence[Passed] = (),
         **options: Any,
     ) -> None:
         if config is None:
@@ -80,7 +89,9 @@ class Server:
         # Guarded by a lock of their own.
         self._handlers: Dict[threading.Thread, None] = {}
         self._handlers_lock = threading.Lock()
-        self._listeners = listen(self)
+        self._listeners = listen(self, sockets)
+        self._on_events = on_events
+        self.where_stored: Optional[str] = None
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
             self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
@@ -100,24 +111,25 @@ class Server:
         """Host and port of the first listening socket."""
         return self.addresses[0]
 
-    def start(self) -> "Server":
+    def start(self, take: Optional[Callable[[], Estate]] = None) -> "Server":
         """Take back what the store has kept, and begin to serve.
 
-        ConfigError: the store cannot be used; the server has stopped then.
+        `take`: returns what an earlier server leaves, which from then on does
+        not serve any more. ConfigError: the store cannot be used; the server has stopped then.
         RuntimeError: it has been started or stopped before.
         """
         if self._started or self.stopping:
             raise RuntimeError("a Server can be started once: make another one")
         try:
-            self._open_store()
-        except ConfigError:
+            self._open_store(None if take is None else take())
+        except (ConfigError, StoreError) as error:
             self.stop()
-            raise
+            raise ConfigError(str(error)) from None
         self._started = True
+        self._begin_audit()
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
-        for listener in self._listeners:
-            self._start_thread("gearmand-accept", listener.run)
+        self._accept()
         where = ", ".join(address_text(address) for address in self.addresses)
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
         self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, where, cpu)
@@ -152,21 +164,72 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    # -- another server takes over: see `takeover` --------------------------------
+
+    def share_sockets(self) -> List[Passed]:
+        """Those that listen, for another process."""
+        for listener in self._listeners:
+            listener.shared = True
+        return [Passed(listener.socket, listener.kind) for listener in self._listeners]
+
+    def pause_accepting(self) -> None:
+        """Until `resume`. Connections wait."""
+        pausing = [threading.Thread(target=listener.pause, name="gearmand-pause") for listener in self._listeners]
+        for thread in pausing:
+            thread.start()
+        for thread in pausing:
+            thread.join()
+
+    def close_listeners(self) -> None:
+        """After `pause_accepting`: another process listens."""
+        for listener in self._listeners:
+            listener.server_close()
+        self._listeners = []
+
+    def resume(self, estate: Estate) -> None:
+        """Take back what was left to another server. ConfigError: it cannot be."""
+        self._open_store(estate, True)
+        self.broker.turn(call_back)
+        self._accept()
+
+    def _accept(self) -> None:
+        for listener in self._listeners:
+            self._start_thread("gearmand-accept", listener.run)
+
     def _start_thread(self, name: str, run: Callable[[], None]) -> None:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _open_store(self) -> None:
+    def _begin_audit(self) -> None:
+        if self._on_events is None and self.log.isEnabledFor(logging.INFO):
+            self._on_events = self._log_events
+        if self._on_events is not None:
+            self.broker.on_events = self._on_events
+            self.broker.registry.events = []
+
+    def _log_events(self, events: List[audit.Event]) -> None:
+        for event in events:
+            self.log.info("%s", audit.as_text(event), extra={"event": audit.as_dict(event)})
+
+    def _open_store(self, estate: Optional[Estate] = None, still_ours: bool = False) -> None:
+        """`estate`: of an earlier server; or of this one, which it was `still_ours`."""
         store = open_store(self.config)
+        self.where_stored = None if store is None else store.where
+        if estate is not None and estate.where not in (None, self.where_stored):
+            raise ConfigError("the server that runs keeps its queue in %s: keep it there" % estate.where)
         if store is None:
+            if estate is not None:
+                self.broker.turn(take_in, estate, still_ours)
             return
-        registry = self.broker.registry
-        registry.now, registry.epoch_s = time.monotonic(), time.time()
-        count = 0
-        for count, row in enumerate(store.load(), 1):
-            restore(registry, row)
+        if estate is not None and estate.where is None:
+            _store_estate(store, estate)
+        count = self.broker.turn(take_stored, store.load(), estate, still_ours)
         self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
+        self._keep_in(store)
+
+    def _keep_in(self, store: Store) -> None:
+        registry = self.broker.registry
         # Its rows get numbers after all those that there are.
         taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
         for row in taken_over:
@@ -289,6 +352,15 @@ class Server:
         return caller.run(
             self.broker, function, workload, unique, priority, timeout_s, on_data, on_warning, on_status
         )
+
+
+def _store_estate(store: Store, estate: Estate) -> None:
+    """Store what another server's memory had. ConfigError: it would replace what is stored already."""
+    rows = [*estate.moved, *(row for row in estate.held.values() if row is not None)]
+    taken = {row.number for row in store.load()} if rows else set()
+    if any(row.number in taken for row in rows):
+        raise ConfigError("%s has jobs already, of the same numbers as those of the server that runs" % store.where)
+    store.commit(Work(rows, (), (), estate.limits))
 
 
 # -- what the configuration leaves to the machine ------------------------------------

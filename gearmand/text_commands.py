@@ -42,6 +42,8 @@ class Control(NamedTuple):
     level_name: str
     shut_down: Callable[[bool], None]
     """Begin to stop, gracefully or at once; returns without waiting."""
+    asking: Optional[Peer] = None
+    """Who sends the commands."""
 
 
 class Command(NamedTuple):
@@ -209,7 +211,7 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
         return _unknown(words[0])
     if len(words) != 3 or not _is(words[1], b"job"):
         return text.error("UNKNOWN_ERROR")
-    found = control.broker.turn(revival.cancel, words[2])
+    found = control.broker.turn(revival.cancel, words[2], control.asking)
     return text.OK if found else text.error("UNKNOWN_JOB")
 
 
