@@ -6,7 +6,7 @@ An event holds no workload.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+import re
 from typing import TYPE_CHECKING, Dict, Optional, Tuple, Union
 
 if TYPE_CHECKING:
@@ -30,35 +30,36 @@ Event = Tuple[str, float, bytes, bytes, bytes, "Optional[Party]", Optional[float
 had been waiting or running before, where that is known, and whether it was running."""
 
 _quoted = json.JSONEncoder(ensure_ascii=True).encode
+# What can stand as it is: a word, and between the quotes of JSON.
+_is_word = re.compile(rb"[!#-<>-~]+").fullmatch
+_is_plain = re.compile(rb"[ !#-\[\]-~]*").fullmatch
 
 
 def as_text(event: Event) -> str:
     """One line, without its time."""
     what, _, handle, function, unique, party, after_s, ran = event
-    text = "job %s %s function=%s" % (_word(handle), what, _word(function))
-    if unique:
-        text += " unique=" + _word(unique)
-    address = getattr(party, "address", None)
-    if address is not None:
-        text += " peer=" + address
-    if after_s is not None:
-        text += " %s=%.6f" % ("ran_s" if ran else "waited_s", after_s)
-    return text
+    return "job %s %s function=%s%s%s%s" % (
+        _word(handle),
+        what,
+        _word(function),
+        " unique=" + _word(unique) if unique else "",
+        "" if party is None else " peer=" + (getattr(party, "address", None) or "-"),
+        "" if after_s is None else (" ran_s=%.6f" if ran else " waited_s=%.6f") % after_s,
+    )
 
 
 def as_json(event: Event) -> str:
     """The members of a JSON object but for its time and level."""
     what, _, handle, function, unique, party, after_s, ran = event
-    text = '"event": "%s", "handle": %s, "function": %s, "unique": %s, "peer": %s' % (
+    address = getattr(party, "address", None)
+    return '"event": "%s", "handle": %s, "function": %s, "unique": %s, "peer": %s%s' % (
         what,
         _json(handle),
         _json(function),
         _json(unique),
-        _quoted(getattr(party, "address", None)),
+        "null" if address is None else '"%s"' % address,
+        "" if after_s is None else (', "ran_s": %.6f' if ran else ', "waited_s": %.6f') % after_s,
     )
-    if after_s is not None:
-        text += ', "%s": %.6f' % ("ran_s" if ran else "waited_s", after_s)
-    return text
 
 
 def as_dict(event: Event) -> Dict[str, Union[str, float, None]]:
@@ -66,17 +67,10 @@ def as_dict(event: Event) -> Dict[str, Union[str, float, None]]:
     return json.loads("{%s}" % as_json(event))
 
 
-def _plain(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
-
-
-@lru_cache(4096)
 def _word(name: bytes) -> str:
-    """A name within a line: in quotes where it could be taken for more than one word."""
-    text = _plain(name)
-    return text if text.isprintable() and text and not set(text) & set(' "=') else _quoted(text)
+    """A name within a line: in quotes where it could be taken for more than one word, or for none."""
+    return name.decode("ascii") if _is_word(name) else _quoted(name.decode("utf-8", "backslashreplace"))
 
 
-@lru_cache(4096)
 def _json(name: bytes) -> str:
-    return _quoted(_plain(name))
+    return '"%s"' % name.decode("ascii") if _is_plain(name) else _quoted(name.decode("utf-8", "backslashreplace"))

@@ -28,6 +28,7 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 from gearmand.audit import Event
+from gearmand.errors import HandedOver, StoreError
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
@@ -129,15 +130,19 @@ class Broker:
             yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
 
     def keep(self, submissions: Sequence[Submission]) -> List[Row]:
-        """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not.
-
-        Needs a keeper.
-        """
-        assert self.keeper is not None
+        """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not."""
+        keeper = self.keeper
+        if keeper is None:
+            raise HandedOver("it was another server's just now")
         numbers = self.turn(lambda registry: registry.handles.reserve(len(submissions)))
         now_s = self._wall_clock()
         rows = [submission.row(*number, now_s) for submission, number in zip(submissions, numbers)]
-        self.keeper.keep(rows)
+        try:
+            keeper.keep(rows)
+        except StoreError as error:
+            if self.keeper is not keeper:
+                raise HandedOver(str(error)) from None
+            raise
         return rows
 
     # -- peers -----------------------------------------------------------------

@@ -178,9 +178,14 @@ def _predecessor(config: Config, user_id: Optional[int]) -> Optional[Predecessor
 
 def _start(config: Config, server: Server, pid_file: PidFile, predecessor: Optional[Predecessor]) -> Optional[Door]:
     """Begin to serve, in the place of the predecessor where there is one. ConfigError; the predecessor goes on then."""
+    # There whenever somebody can know of this server, but no sooner than the
+    # predecessor's has gone.
+    door = _door(config, server) if predecessor is None else None
     try:
         server.start(None if predecessor is None else predecessor.take)
     except ConfigError:
+        if door is not None:
+            door.close()
         if predecessor is None:
             pid_file.remove()
         else:
@@ -188,18 +193,23 @@ def _start(config: Config, server: Server, pid_file: PidFile, predecessor: Optio
             predecessor.leave()
         raise
     if predecessor is not None:
+        door = _door(config, server)
         predecessor.serves(server)
+    if door is not None:
+        door.open()
+    return door
+
+
+def _door(config: Config, server: Server) -> Optional[Door]:
     if config.takeover_path is None:
         return None
     try:
-        door = Door(server, config.takeover_path, lambda: daemon.end(graceful=False))
+        return Door(server, config.takeover_path, lambda: daemon.end(graceful=False))
     except OSError as error:
         # The queue is served all the same.
         what = (config.takeover_path, error.strerror or error)
         server.log.warning("no later server can take over from this one: cannot listen at %s: %s", *what)
         return None
-    door.open()
-    return door
 
 
 def _serve_signals(config: Config, server: Server, log: Log, notifier: systemd.Notifier) -> None:

@@ -16,6 +16,7 @@ An exception says whose fault it is:
             JobRefused        the server did not take it
             JobLost           the server stopped, or was lost, first
         StoreError        a store's: what should have been kept is not
+            HandedOver        because another server has the queue now
         ServerLost        no connection to a job server, or none any more
         AdminRefused      a job server did not carry out an administrative command
 
@@ -42,6 +43,10 @@ class ProtocolError(GearmandError):
 
 class StoreError(GearmandError):
     """A store could not do what it was asked to: says which, and why."""
+
+
+class HandedOver(StoreError):
+    """Another server has the queue now."""
 
 
 class JobError(GearmandError):

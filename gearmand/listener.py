@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Optional, Sequ
 
 from gearmand import packet_commands, text_commands
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError, StoreError, not_stored
+from gearmand.errors import ConfigError, HandedOver, StoreError, not_stored
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 
@@ -199,7 +199,7 @@ class Handler(socketserver.BaseRequestHandler):
         if peer.outbox and peer.why_aborted is None:
             self._wait_until_read(0, _LINGER_S)
         self.owner.broker.leave(peer)
-        if peer.why_aborted is not None and not self.owner.stopping:
+        if peer.why_aborted is not None and not peer.dismissed_at and not self.owner.stopping:
             self._complain("peers given up", peer.why_aborted)
         peer.close()
         self.owner.log.info("%s: gone", peer.address)
@@ -232,7 +232,7 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if events:
                 self._serve(events)
-                if peer.dismissed:
+                if peer.dismissed_at:
                     return
             if decoder.failure is not None:
                 self._complain("peers that do not speak Gearman", str(decoder.failure))
@@ -245,6 +245,7 @@ class Handler(socketserver.BaseRequestHandler):
         at = 0
         pause_at = _PACKETS_A_PAUSE
         while True:
+            before = at
             if broker.keeper is None:
                 at = broker.turn(packet_commands.serve, self.peer, events, at)
             else:
@@ -257,26 +258,29 @@ class Handler(socketserver.BaseRequestHandler):
                 at += 1
                 if at == len(events):
                     return
-            elif broker.registry.handed_over and events[at][0] in packet_commands.SUBMISSIONS:
-                # For another server to accept, once what runs here for this
-                # peer has ended.
-                if peer.dismissed or self.owner.stopping:
+            elif at == before:
+                # A submission, for another server to accept once what runs here
+                # for this peer has ended.
+                if self.peer.dismissed_at or self.owner.stopping:
                     return
                 time.sleep(_LOOK_S)
             elif at >= pause_at:
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
-    def _keep(self, events: Sequence[Event], at: int) -> Mapping[int, packet_commands.Kept]:
-        """Store the background jobs of the next turn: by their places, their rows, or why they are refused."""
+    def _keep(self, events: Sequence[Event], at: int) -> Optional[Mapping[int, packet_commands.Kept]]:
+        """Store the background jobs of the next turn: by their places, their rows, or why they are refused.
+
+        `None`: another server has the store.
+        """
         wanted = packet_commands.submissions(events, at, time.time())
         if not wanted:
             return {}
         try:
             return dict(zip(wanted, self.owner.broker.keep(list(wanted.values()))))
+        except HandedOver:
+            return None
         except StoreError as error:
-            if self.owner.broker.registry.handed_over:
-                return {}
             return dict.fromkeys(wanted, not_stored(error))
 
     def _answer(self, line: bytes) -> None:

@@ -59,25 +59,34 @@ class Command(NamedTuple):
 
 
 def serve(
-    registry: Registry, peer: Party, events: Sequence[Event], start: int, kept: Mapping[int, Kept] = {}, most: int = PACKETS_A_TURN
+    registry: Registry,
+    peer: Party,
+    events: Sequence[Event],
+    start: int,
+    kept: Optional[Mapping[int, Kept]] = {},
+    most: int = PACKETS_A_TURN,
 ) -> int:
     """Do what packets ask, in order, from `events[start]` on; return where it stopped.
 
     That is at the end, before a line of text, before a submission where
     another server takes them now, or after `most` of them.
-    `kept`: what the store has made of `submissions`, by their places.
+    `kept`: what the store has made of `submissions`, by their places; `None`:
+    another server has it.
     """
     if registry.events is not None:
         registry.asking = peer
+    elsewhere = registry.handed_over or kept is None
     end = min(len(events), start + most)
     for at in range(start, end):
         kind, body = events[at]
-        if registry.handed_over and kind in SUBMISSIONS and not peer.running:
-            if not isinstance(kept.get(at), Row):
+        if elsewhere and kind in SUBMISSIONS:
+            row = kept.get(at) if kept else None
+            if isinstance(row, Row):
+                # Stored just before: the other server has it.
+                peer.post(JOB_CREATED, row.handle)
+                continue
+            if not (registry.draining and peer.running):
                 return at
-            # Stored just before: the other server has it.
-            peer.post(JOB_CREATED, kept[at].handle)
-            continue
         if peer.lingering is not None:
             registry.end_linger(peer)
         command = COMMANDS.get(kind)

@@ -54,7 +54,7 @@ class Peer(Party):
         "closed",
         "progress_at",
         "why_aborted",
-        "dismissed",
+        "dismissed_at",
         "_sending",
         "_touched_peers",
         "_on_backed_up",
@@ -85,8 +85,8 @@ class Peer(Party):
         # When it last took a byte; kept while it is backed up.
         self.progress_at = 0.0
         self.why_aborted: Optional[str] = None
-        # Whether it should go to another server: see `dismiss`.
-        self.dismissed = False
+        # When it was told to go to another server (monotonic); 0: it was not.
+        self.dismissed_at = 0.0
         self._sending = threading.Lock()
         self._touched_peers = touched_peers
         self._on_backed_up = on_backed_up
@@ -163,12 +163,13 @@ class Peer(Party):
             self._give_up()
 
     def dismiss(self) -> None:
-        """Let its handler see the connection's end, after what has been received."""
+        """Tell the peer that nothing more will come, so that it closes. Again: let its handler see the connection's end without it."""
         with self._sending:
-            self.dismissed = True
+            how = socket.SHUT_RD if self.dismissed_at else socket.SHUT_WR
+            self.dismissed_at = time.monotonic()
             if not self.closed:
                 try:
-                    self.socket.shutdown(socket.SHUT_RD)
+                    self.socket.shutdown(how)
                 except OSError:
                     pass  # It has gone by itself.
 

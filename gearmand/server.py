@@ -189,7 +189,10 @@ class Server:
     def resume(self, estate: Estate) -> None:
         """Take back what was left to another server. ConfigError: it cannot be."""
         self._open_store(estate, True)
-        self.broker.turn(call_back)
+        with self.broker.lock:
+            call_back(self.broker.registry)
+            if self.where_stored is None:
+                self.broker.keeper = None
         self._accept()
 
     def _accept(self) -> None:

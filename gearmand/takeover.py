@@ -35,7 +35,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequenc
 
 from gearmand import files, handover
 from gearmand.config import LEVELS, NOTICE
-from gearmand.errors import ConfigError, StoreError
+from gearmand.errors import ConfigError, HandedOver, StoreError
 from gearmand.handover import Estate
 from gearmand.listener import Passed
 from gearmand.registry import Registry
@@ -49,6 +49,8 @@ _PREPARING_S = 60.0
 # A queue of millions takes a while to be moved, and a database to be loaded.
 _MOVING_S = 3600.0
 _LOOK_S = 0.05
+# How long a peer may take to close its end.
+_CLOSING_S = 2.0
 _RECEIVE_BYTES = 256 * 1024
 _MOST_SOCKETS = 64
 _ROWS_AT_ONCE = 500
@@ -143,7 +145,7 @@ class Successor:
         return found
 
     def keep(self, *arguments: Any) -> Any:
-        raise StoreError("another server takes the jobs now")
+        raise HandedOver("another server has the queue now")
 
     def note_limits(self, limits: Limits) -> None:
         pass
@@ -285,7 +287,10 @@ def _let_go(registry: Registry, broker: Any, successor: Successor) -> Tuple[Esta
 def _dismiss(registry: Registry, broker: Any) -> int:
     """Dismiss whoever is done. Returns how many are still there."""
     for peer in broker.peers:
-        if not peer.dismissed and not peer.waiting_bytes and handover.is_done(registry, peer):
+        if peer.dismissed_at:
+            if registry.now - peer.dismissed_at > _CLOSING_S:
+                peer.dismiss()
+        elif not peer.waiting_bytes and handover.is_done(registry, peer):
             peer.dismiss()
     return len(broker.peers)
 
@@ -346,6 +351,7 @@ class Predecessor:
     def serves(self, server: Server) -> None:
         """This server serves now. What becomes of the jobs that run at the old one is followed from now on."""
         self._lines.send(serves=True)
+        server.log.log(NOTICE, "took over from process %d", self.pid)
         threading.Thread(target=self._follow, args=(server,), name="gearmand-predecessor", daemon=True).start()
 
     def leave(self) -> None:

@@ -55,7 +55,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "handover": "dormant functions jobs parties registry revival rows",
     "peer": "parties protocol",
     "flusher": "peer",
-    "broker": "audit jobs keeper parties peer registry rows",
+    "broker": "audit errors jobs keeper parties peer registry rows",
     "caller": "broker errors jobs parties protocol registry rows",
     "packet_commands": "errors jobs parties protocol registry revival rows schedule",
     "text_commands": "broker functions jobs peer registry revival rows text",
