@@ -158,7 +158,7 @@ def _run(config: Config) -> int:
     if detached is not None:
         detached.ready()
     notifier.say("READY=1", "MAINPID=%d" % os.getpid())
-    notifier.watch(lambda: server.broker.turn(lambda registry: None))
+    notifier.watch(lambda: server.broker.turn(lambda registry: not server.stopping))
     _serve_signals(config, server, log, notifier)
     server.stop()
     pid_file.remove()

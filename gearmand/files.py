@@ -23,7 +23,7 @@ _THERE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def open_log(path: str) -> IO[str]:
     """A file to append to. OSError: it cannot be opened, or is none that a root should write to."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    guarded = os.geteuid() != 0 or _is_roots_alone(os.path.dirname(path))
+    guarded = is_guarded(path)
     if not guarded:
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -47,6 +47,11 @@ def give(descriptor: int, user: pwd.struct_passwd) -> None:
 def _is_lone_file(descriptor: int) -> bool:
     found = os.fstat(descriptor)
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def is_guarded(path: str) -> bool:
+    """Whether a link may be followed at this path: this process is no root, or nobody else can put one there."""
+    return os.geteuid() != 0 or _is_roots_alone(os.path.dirname(path))
 
 
 def _is_roots_alone(directory: str) -> bool:

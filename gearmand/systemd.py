@@ -59,13 +59,12 @@ class Notifier:
     def reloading(self) -> None:
         self.say("RELOADING=1", "MONOTONIC_USEC=%d" % (time.monotonic() * 1e6))
 
-    def watch(self, look: Callable[[], None]) -> None:
-        """Tell the watchdog, twice in its time, that `look` has returned; not while it hangs."""
+    def watch(self, look: Callable[[], bool]) -> None:
+        """Tell the watchdog, twice in its time, that `look` has returned; not while it hangs, nor once it is false."""
         if self.watchdog_s is not None:
             threading.Thread(target=self._watch, args=(look, self.watchdog_s), name="gearmand-watchdog", daemon=True).start()
 
-    def _watch(self, look: Callable[[], None], watchdog_s: float) -> None:
-        while True:
-            look()
+    def _watch(self, look: Callable[[], bool], watchdog_s: float) -> None:
+        while look():
             self.say("WATCHDOG=1")
             time.sleep(watchdog_s / 2)
