@@ -5,6 +5,7 @@ The rooms, in reading order. The job server:
     errors, version, config     what goes wrong, which version, every setting
     protocol, text, schedule    bytes to packets, lines, and due times
     audit                       what becomes of jobs, in words
+    access, limits              who may do what; what one address, and all, may take
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
     rows, rules, dormant        one stored job; the operator's choices; jobs that lie in the store alone
@@ -17,26 +18,34 @@ The rooms, in reading order. The job server:
     registry                    decides
     revival                     jobs that are no Job yet
     handover                    what a server leaves to its successor
+    gate                        what stands between one peer and what it asks for
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock
+    halves, gatekeeper          halves of packets; who comes in with which gate, the access list's file
     caller                      one in-process caller
     packet_commands, text_commands    what each packet and each line asks for
     complaints                  a log that cannot be flooded
-    listener, server            sockets and threads; the embeddable Server
+    socket_file                 the file of a Unix-domain socket
+    listener, binding           connections and threads; where a server listens
+    loading, server             what comes before it serves; the embeddable Server
     daemon, files, log, systemd the process: its user, its files, its log, its supervisor
     dump, takeover              what it does just now; how a later one takes over
     cli                         its command line
 
+Both ends:
+
+    channel, tls                TLS over a socket; which certificates it uses
+
 The other ends, which know nothing of the server's rooms:
 
-    addresses, encoders         where servers are; objects to workloads
+    addresses, encoders, tokens    where servers are; objects to workloads; what a server asks for
     connection                  one blocking connection
     submitted, link, later      a client's job, its connection to one server, its second tries
     client, tasks               the client; tasks and task sets
     assigned                    a worker's job
     waker, station, shift, lane     a worker's threads, each with a connection to every server
     workforce, worker           its processes; the worker
-    admin                       the administrative commands
+    tables, admin               the administrative commands
     compat, compat_names, compat_client, compat_worker, compat_admin    the names of python-gearman
     screen, console             what the commands below write to a terminal
     gearadmin                   the command of that name
@@ -69,6 +78,7 @@ if TYPE_CHECKING:
     from gearmand.server import Server
     from gearmand.submitted import SubmittedJob
     from gearmand.tasks import Task, TaskSet
+    from gearmand.tls import Tls
     from gearmand.worker import Worker
 
 __version__ = VERSION
@@ -83,6 +93,7 @@ _ROOMS = {
     "server": "Server",
     "submitted": "SubmittedJob",
     "tasks": "Task TaskSet",
+    "tls": "Tls",
     "worker": "Worker",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}

@@ -24,109 +24,35 @@ import re
 import threading
 import time
 import weakref
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Pattern, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Pattern, Sequence, Tuple, Union
 
 from gearmand.addresses import AddressLike, parse, parse_all
-from gearmand.connection import Connection
+from gearmand.connection import Connection, tls_of
 from gearmand.errors import AdminRefused, ConfigError, ServerLost
 from gearmand.protocol import TEXT_LINE, Body, Event, PacketType, pack
-
-
-class FunctionStatus(NamedTuple):
-    """A row of `status`. `total`: jobs queued and running; `workers`: how many can do the function, busy or not."""
-
-    function: str
-    total: int
-    running: int
-    workers: int
-
-    @property
-    def queued(self) -> int:
-        return max(0, self.total - self.running)
-
-
-class PriorityStatus(NamedTuple):
-    """A row of `prioritystatus`: how many jobs of each priority are queued; running ones do not count."""
-
-    function: str
-    high: int
-    normal: int
-    low: int
-    workers: int
-
-    @property
-    def queued(self) -> int:
-        return self.high + self.normal + self.low
-
-
-class WorkerStatus(NamedTuple):
-    """A row of `workers`: any connection, with the functions that it can do. A `client_id` never set is "-"."""
-
-    fd: int
-    address: str
-    client_id: str
-    functions: List[str]
-
-
-class ClientJob(NamedTuple):
-    """A job that a client waits for; `worker`: the address of the one that runs it, `None` while it is queued."""
-
-    function: str
-    unique: str
-    worker: Optional[str]
-
-
-class ClientStatus(NamedTuple):
-    """A connection in `clients`, with the jobs that it waits for."""
-
-    address: str
-    jobs: List[ClientJob]
-
-
-class JobStatus(NamedTuple):
-    """A row of `jobs`. `worker`: the address of the one that runs it; `listeners`: how many clients wait for it."""
-
-    function: str
-    unique: str
-    worker: Optional[str]
-    listeners: int
-
-
-class ShownJob(NamedTuple):
-    """A row of `show jobs`. `ignored`: nobody wants the job any more; `persisted`: it is stored, or could be."""
-
-    handle: str
-    retries: int
-    ignored: bool
-    persisted: bool
-
-
-class Snapshot(NamedTuple):
-    """All functions at one time, in seconds since 1970.
-
-    `rates`: by function, how much `total` has grown since the snapshot before,
-    per second: jobs that came less jobs that ended. Empty in the first one.
-    """
-
-    time: float
-    functions: List[FunctionStatus]
-    rates: Dict[str, float]
-
-
-def _row(pattern: bytes) -> Pattern[bytes]:
-    # With DOTALL a name may have a line feed in it: a row ends where its last
-    # columns are what they have to be.
-    return re.compile(pattern, re.DOTALL)
-
-
-_STATUS_ROW = _row(rb"(.*?)\t(-?\d+)\t(-?\d+)\t(-?\d+)\n")
-_PRIORITY_ROW = _row(rb"(.*?)\t(-?\d+)\t(-?\d+)\t(-?\d+)\t(-?\d+)\n")
-_WORKER_ROW = _row(rb"(\d+) (\S+) (.*?) :(.*?)\n(?=\d+ \S+ |\Z)")
-_CLIENT_ROW = _row(rb"(\S*)\n|\t(.*?)\t(.*?)\t(\S+)\n")
-_JOB_ROW = _row(rb"(.*?)\t(.*?)\t(\S+)\t(\d+)\n")
-_SHOWN_ROW = _row(rb"(.*?)\t(\d+)\t(\d+)\t(\d+)\n")
+from gearmand.tables import (
+    ACL_ROW,
+    CLIENT_ROW,
+    JOB_ROW,
+    PRIORITY_ROW,
+    SHOWN_ROW,
+    STATUS_ROW,
+    WORKER_ROW,
+    AclEntry,
+    ClientJob,
+    ClientStatus,
+    FunctionStatus,
+    JobStatus,
+    PriorityStatus,
+    ShownJob,
+    Snapshot,
+    WorkerStatus,
+)
+from gearmand.tokens import packet_of
 
 _END_OF_TABLE = (TEXT_LINE, b".")
+# However little time is left, a server that is there can answer.
+_SHORTEST_S = 1.0
 
 _admins: "weakref.WeakSet[Admin]" = weakref.WeakSet()
 
@@ -135,9 +61,11 @@ class Admin:
     """`server`: see `addresses.parse`; by default the first one of the environment, else 127.0.0.1:4730.
 
     `timeout_s`: how long connecting and one whole answer may take together;
-    `None`: any time. Nothing is connected before the first command. A
-    connection that has ended while it was idle is made anew; one whose answer
-    did not come in time is given up, because its answers would be out of step.
+    `None`: any time. `token`: presented to the server before anything else;
+    AdminRefused where it does not take it. Nothing is connected before the
+    first command. A connection that has ended while it was idle is made anew;
+    one whose answer did not come in time is given up, because its answers
+    would be out of step.
 
     Threads: any number may share it; one command is under way at a time. A
     process that forks may use it on both sides: the child connects anew.
@@ -145,9 +73,18 @@ class Admin:
     ConfigError: `server` is no address, or a name cannot be said in a command.
     """
 
-    def __init__(self, server: Optional[AddressLike] = None, timeout_s: Optional[float] = 10.0) -> None:
+    def __init__(
+        self,
+        server: Optional[AddressLike] = None,
+        timeout_s: Optional[float] = 10.0,
+        *,
+        tls: Any = None,
+        token: Union[None, str, bytes] = None,
+    ) -> None:
         self.address = parse_all(None)[0] if server is None else parse(server)
         self.timeout_s = timeout_s
+        self._tls = tls_of(tls)
+        self._greeting = packet_of(token)
         # Guards the connection, from the request to the end of its answer.
         self._lock = threading.Lock()
         self._connection: Optional[Connection] = None
@@ -171,12 +108,15 @@ class Admin:
 
     def status(self) -> List[FunctionStatus]:
         """Every function that the server knows; with the Perl server those that have jobs or workers."""
-        rows = self._rows("status", _STATUS_ROW)
+        return self._status(None)
+
+    def _status(self, longest_s: Optional[float]) -> List[FunctionStatus]:
+        rows = self._rows("status", STATUS_ROW, longest_s)
         return [FunctionStatus(_text(name), *map(int, counts)) for name, *counts in rows]
 
     def priority_status(self) -> List[PriorityStatus]:
         """Every function, its queued jobs by priority. The Perl server has no such command."""
-        rows = self._rows("prioritystatus", _PRIORITY_ROW)
+        rows = self._rows("prioritystatus", PRIORITY_ROW)
         return [PriorityStatus(_text(name), *map(int, counts)) for name, *counts in rows]
 
     def workers(self) -> List[WorkerStatus]:
@@ -185,7 +125,7 @@ class Admin:
         A client id may have blanks in it; it ends before the first " :". A
         function with a blank in it reads as several: `status` has its name.
         """
-        rows = self._rows("workers", _WORKER_ROW)
+        rows = self._rows("workers", WORKER_ROW)
         return [
             WorkerStatus(int(fd), _text(address), _text(client_id), [_text(name) for name in names.split(b" ") if name])
             for fd, address, client_id, names in rows
@@ -197,7 +137,7 @@ class Admin:
         A function ends at the first tab of its line, so its name has none; a unique may have one.
         """
         found: List[ClientStatus] = []
-        for address, function, unique, worker in self._rows("clients", _CLIENT_ROW):
+        for address, function, unique, worker in self._rows("clients", CLIENT_ROW):
             if address is not None:
                 found.append(ClientStatus(_text(address), []))
             elif not found:
@@ -208,7 +148,7 @@ class Admin:
 
     def jobs(self) -> List[JobStatus]:
         """Every job, queued or running. The C server has no such command. Tabs as with `clients`."""
-        rows = self._rows("jobs", _JOB_ROW)
+        rows = self._rows("jobs", JOB_ROW)
         return [
             JobStatus(_text(function), _text(unique), _worker(worker), int(listeners))
             for function, unique, worker, listeners in rows
@@ -216,7 +156,7 @@ class Admin:
 
     def show_jobs(self) -> List[ShownJob]:
         """The handle of every job. The Perl server has no such command."""
-        rows = self._rows("show jobs", _SHOWN_ROW)
+        rows = self._rows("show jobs", SHOWN_ROW)
         return [
             ShownJob(_text(handle), int(retries), ignored != b"0", persisted != b"0")
             for handle, retries, ignored, persisted in rows
@@ -276,6 +216,33 @@ class Admin:
         """Stop the server, at once or when what runs has ended. The C server has no such command."""
         self._do("shutdown", *["graceful"] * graceful)
 
+    # -- the access list -------------------------------------------------------------
+
+    def acl_list(self) -> List[AclEntry]:
+        """Every subject with a rule. Only this server and gear's know the commands of an access list."""
+        entries = []
+        for subject, work, submit, grant, admin in self._rows("acl list", ACL_ROW):
+            texts = [None if patterns in (None, b"None") else _text(patterns) for patterns in (work, submit, admin)]
+            entries.append(AclEntry(_text(subject), texts[0], texts[1], texts[2], grant == b"True"))
+        return entries
+
+    def acl_grant(self, what: str, subject: str, patterns: str = "") -> None:
+        """Let a subject submit, work or admin what the patterns say, or change the list (grant), instead of what it might before.
+
+        A subject without a colon is the common name of a certificate. gear's
+        server has register and invoke for work and submit, and regular
+        expressions for patterns.
+        """
+        self._do("acl", "grant", what, subject, *[patterns] * bool(patterns))
+
+    def acl_revoke(self, what: str, subject: str) -> None:
+        """Take that from a subject again: submit, work, admin, grant or all."""
+        self._do("acl", "revoke", what, subject)
+
+    def acl_self_revoke(self, what: str) -> None:
+        """Do without it from now on, by the certificate and the token of this connection."""
+        self._do("acl", "self-revoke", what)
+
     # -- over some time ------------------------------------------------------------
 
     def ping(self) -> float:
@@ -297,14 +264,17 @@ class Admin:
 
         It asks every `interval_s`; a function that the server does not know is
         idle. False: not so within `timeout_s` (`None`: however long it takes).
+        ServerLost also when the server says nothing in that time, or in a second where it is less.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while any(row.total for row in self.status() if function in (None, row.function)):
+        while True:
+            longest_s = None if deadline is None else max(_SHORTEST_S, deadline - time.monotonic())
+            if not any(row.total for row in self._status(longest_s) if function in (None, row.function)):
+                return True
             left_s = interval_s if deadline is None else deadline - time.monotonic()
             if left_s <= 0:
                 return False
             time.sleep(min(interval_s, left_s))
-        return True
 
     def snapshot(self, before: Optional[Snapshot] = None) -> Snapshot:
         """`status` with the time, and with rates where there is one `before`."""
@@ -333,7 +303,10 @@ class Admin:
         A row that looks like the end, such as a unique ".", is taken for it
         where the network happens to cut the answer after it.
         """
-        lines = self._lines(command.split(), _is_whole_table)
+        return self._table(command, None)
+
+    def _table(self, command: str, longest_s: Optional[float]) -> bytes:
+        lines = self._lines(command.split(), _is_whole_table, longest_s=longest_s)
         if lines[0].startswith(b"ERR ") and lines[0].endswith(b"\r"):
             raise self._refused(command, lines[0])
         return b"".join([line + b"\n" for line in lines[:-1]])
@@ -348,8 +321,8 @@ class Admin:
         if answer:
             raise self._garbage(" ".join(words), answer)
 
-    def _rows(self, command: str, pattern: Pattern[bytes]) -> Iterator[Tuple[Any, ...]]:
-        body = self.table(command)
+    def _rows(self, command: str, pattern: Pattern[bytes], longest_s: Optional[float] = None) -> Iterator[Tuple[Any, ...]]:
+        body = self._table(command, longest_s)
         at = 0
         while at < len(body):
             found = pattern.match(body, at)
@@ -370,28 +343,34 @@ class Admin:
 
     # -- requests and answers ----------------------------------------------------------
 
-    def _lines(self, words: Sequence[str], is_whole: Callable[[List[Event]], bool], again: bool = True) -> List[bytes]:
+    def _lines(
+        self, words: Sequence[str], is_whole: Callable[[List[Event]], bool], again: bool = True, longest_s: Optional[float] = None
+    ) -> List[bytes]:
         # The C server's `create function` cuts off two bytes, whatever they are.
-        events = self._ask(b" ".join([_word(word) for word in words]) + b"\r\n", is_whole, again)
+        events = self._ask(b" ".join([_word(word) for word in words]) + b"\r\n", is_whole, again, longest_s)
         if events[0][0] != TEXT_LINE:
             raise self._garbage(" ".join(words), b"a packet")
         return [bytes(line) for _, line in events]
 
-    def _ask(self, request: bytes, is_whole: Callable[[List[Event]], bool], again: bool = True) -> List[Event]:
+    def _ask(
+        self, request: bytes, is_whole: Callable[[List[Event]], bool], again: bool = True, longest_s: Optional[float] = None
+    ) -> List[Event]:
         """Send a request and return its answer; the connection is one that was idle, or a new one.
 
         `again`: when the idle one turns out to have ended, ask a second time,
-        though the server may have heard the first. Never after a timeout.
+        though the server may have heard the first. Never after a timeout,
+        which is the Admin's, or `longest_s` where that is less.
         """
+        timeout_s = min((each for each in (self.timeout_s, longest_s) if each is not None), default=None)
         with self._lock:
-            deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
             if self._connection is not None and not self._connection.silent_and_open:
                 self._drop()
             was_idle = self._connection is not None
             try:
                 return self._exchange(request, is_whole, deadline)
             except TimeoutError:
-                raise ServerLost("%s: no answer within %g s" % (self.address, self.timeout_s), str(self.address)) from None
+                raise ServerLost("%s: no answer within %g s" % (self.address, timeout_s), str(self.address)) from None
             except ServerLost:
                 if not (was_idle and again):
                     raise
@@ -414,7 +393,22 @@ class Admin:
 
     def _connect(self, deadline: Optional[float]) -> Connection:
         left_s = None if deadline is None else max(0.001, deadline - time.monotonic())
-        return Connection(self.address, left_s, self.timeout_s)
+        connection = Connection(self.address, left_s, self.timeout_s, tls=self._tls)
+        if self._greeting:
+            try:
+                self._present(connection, deadline)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _present(self, connection: Connection, deadline: Optional[float]) -> None:
+        """The token. AdminRefused, ServerLost, TimeoutError."""
+        connection.send(self._greeting)
+        kind, body = connection.receive_some(deadline)[0]
+        if kind != PacketType.OPTION_RES:
+            code, _, text = bytes(body).decode("utf-8", "replace").partition("\0")
+            raise AdminRefused("%s: the token was refused: %s: %s" % (self.address, code, text), code, text, str(self.address))
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -429,11 +423,11 @@ class Admin:
     def _refused(self, command: str, line: bytes) -> AdminRefused:
         code, text = _code_and_text(_text(line.rstrip(b"\r")))
         said = " ".join(filter(None, (code, text)))
-        return AdminRefused("%s: %s: %s" % (self.address, command, said), code, text, str(self.address))
+        return AdminRefused("%s: %s: %s" % (self.address, _shown(command), said), code, text, str(self.address))
 
     def _garbage(self, command: str, answer: Body) -> ServerLost:
         self.close()
-        what = "%s: cannot read its answer to %s: %r" % (self.address, command, bytes(answer[:80]))
+        what = "%s: cannot read its answer to %s: %r" % (self.address, _shown(command), bytes(answer[:80]))
         return ServerLost(what, str(self.address))
 
 
@@ -467,6 +461,11 @@ def _word(word: str) -> bytes:
     if not word or word.split() != [word] or "\0" in word:
         raise ConfigError("%r: expected one word, because blanks separate the words of an administrative command" % (word,))
     return word.encode("utf-8", "surrogateescape")
+
+
+def _shown(command: str) -> str:
+    """Without a token, because what went wrong may be logged."""
+    return re.sub(r"\btoken:\S+", "token:***", command)
 
 
 def _text(name: bytes) -> str:

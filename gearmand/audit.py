@@ -25,6 +25,9 @@ CANCELLED = "cancelled"
 ABANDONED = "abandoned"
 """Nobody wants it any more."""
 
+BEGINNINGS = frozenset((ACCEPTED, ASSIGNED, REQUEUED))
+"""With which a job begins to wait, or to run."""
+
 Event = Tuple[str, float, bytes, bytes, bytes, "Optional[Party]", Optional[float], bool]
 """Which, when (seconds since 1970), the job's handle, function and unique, the party that did it, for how long the job
 had been waiting or running before, where that is known, and whether it was running."""

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from bisect import insort
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
-from gearmand.audit import ABANDONED, ASSIGNED, FAILED, REQUEUED, Event
+from gearmand.audit import ABANDONED, ASSIGNED, BEGINNINGS, FAILED, REQUEUED, Event
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function, Functions, PlainEntry
 from gearmand.jobs import ASSIGN, END, QUEUED, REQUEUE, RUNNING, Handles, Job, Workload
+from gearmand.limits import Load
 from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.protocol import PacketType
@@ -24,6 +25,15 @@ from gearmand.wakeups import Wakeups
 WORK_FAIL = int(PacketType.WORK_FAIL)
 
 
+class Pending(NamedTuple):
+    """Submissions of one unique that are being stored, and are no job yet."""
+
+    handle: bytes
+    """That of the job which they will be."""
+    rows: List[int]
+    """The numbers of their rows."""
+
+
 class Books:
     """`grab`: gives a party its next job, or `None`."""
 
@@ -33,12 +43,17 @@ class Books:
         self.now = 0.0
         self.epoch_s = 0.0
         self.jobs: Dict[bytes, Job] = {}
-        self.functions = Functions()
+        self.functions = Functions(rules.most_jobs, rules.most_limited)
         self.uniques = Uniques()
+        # By function and key; a function and key have a job, or this, or neither.
+        self.pending: Dict[Tuple[Function, Hashable], Pending] = {}
         # Every unfinished job is either in `jobs` or plain and in its queue.
         self.plain = Plain()
         self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, grab)
         self.running = 0
+        # How many bytes more the jobs in memory may take; and what else is bounded.
+        self.room = rules.most_bytes
+        self.load = Load(rules.most_abilities, rules.most_abilities_in_all)
         self.draining = False
         # Whether another server has its queues now (see `handover`); and, the
         # other way, jobs that still run at an earlier one, by their numbers.
@@ -71,11 +86,23 @@ class Books:
             job.rows = (number,)
         return job
 
-    def put_row(self, job: Job, row: Row) -> None:
-        """The job is that of the row."""
-        job.rows = (row.number,)
-        job.retries = row.retries
-        self.dormant.bytes += JOB_BYTES + len(job.workload)
+    def add_rows(self, job: Job, numbers: Sequence[int]) -> None:
+        """The job is that of these rows, too: they go when it ends."""
+        if not job.rows:
+            self.dormant.bytes += JOB_BYTES + len(job.workload)
+        job.rows += tuple(numbers)
+
+    def drop_row(self, job: Job, number: int) -> None:
+        """A row could not be stored: nobody was promised the job for it. One that nobody wants any more ends."""
+        job.rows = tuple(each for each in job.rows if each != number)
+        if job.rows:
+            return
+        self.dormant.bytes -= JOB_BYTES + len(job.workload)
+        job.background = False
+        if not job.wanted and job.state is not RUNNING:
+            if self.events is not None:
+                self.note(ABANDONED, job, None)
+            self._end(job)
 
     def look_after(self, function: Function, priority: int) -> None:
         self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
@@ -87,6 +114,8 @@ class Books:
         after_s = None if since is None else self.now - since
         ran = job.state is RUNNING
         self.events.append((what, self.epoch_s, job.handle, job.function.name, job.unique, party, after_s, ran))
+        if what in BEGINNINGS:
+            job.since = self.now
 
     # -- one job's moves -----------------------------------------------------
 
@@ -108,7 +137,6 @@ class Books:
     def _assign(self, job: Job, party: Party) -> None:
         if self.events is not None:
             self.note(ASSIGNED, job, party)
-            job.since = self.now
         job.state = ASSIGN[job.state]
         job.worker = party
         party.running[job.handle] = job
@@ -153,7 +181,6 @@ class Books:
         else:
             if self.events is not None:
                 self.note(REQUEUED, job, job.worker)
-                job.since = self.now
             self._take_out(job)
             job.state = REQUEUE[job.state]
             self.enqueue(job)
@@ -169,6 +196,9 @@ class Books:
         was, job.state = job.state, END[job.state]
         self._take_out(job, was)
         del self.jobs[job.handle]
+        self.room += JOB_BYTES + len(job.workload)
+        if self.load.owners:
+            self.load.disown(job.handle)
         function.jobs -= 1
         if job.rows:
             self.notes.removed += job.rows

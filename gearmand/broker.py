@@ -28,12 +28,13 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 from gearmand.audit import Event
-from gearmand.errors import HandedOver, StoreError
+from gearmand.errors import not_stored
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
 from gearmand.parties import Party
 from gearmand.peer import Peer
 from gearmand.registry import Registry
+from gearmand.revival import Kept, expect, give_up
 from gearmand.rows import Notes, Row, Submission
 
 Result = TypeVar("Result")
@@ -125,25 +126,38 @@ class Broker:
             yield self.turn(lambda registry: [cells for cells in map(row, piece) if cells is not None])
 
     def rows_of_plain(self, row: Callable[[Job], Any]) -> Iterable[List[Any]]:
-        """The same of the plain jobs, each made into a Job for `row` to look at."""
+        """The same of the plain jobs, each made into a Job for `row` to look at. They do not change, so no turn is needed for that."""
+        job_of = self.registry.job_of
         for at in self.turn(lambda registry: registry.plain.pieces()):
-            yield self.turn(lambda registry: [row(registry.job_of(entry)) for entry in registry.plain.piece(at)])
+            yield [row(job_of(entry)) for entry in self.turn(lambda registry: registry.plain.piece(at))]
 
-    def keep(self, submissions: Sequence[Submission]) -> List[Row]:
-        """Store background jobs that are about to be submitted. Returns when they survive. StoreError: they do not."""
+    def keep(self, submissions: Sequence[Submission]) -> List[Kept]:
+        """Store background jobs that are to be submitted. Returns when they survive: their rows, or why they are refused.
+
+        Every row must be given to `revival.admit`.
+        """
         keeper = self.keeper
         if keeper is None:
-            raise HandedOver("it was another server's just now")
-        numbers = self.turn(lambda registry: registry.handles.reserve(len(submissions)))
-        now_s = self._wall_clock()
-        rows = [submission.row(*number, now_s) for submission, number in zip(submissions, numbers)]
+            # It was another server's just now.
+            return [None] * len(submissions)
+        kept = self.turn(expect, submissions)
+        rows = [each for each in kept if isinstance(each, Row)]
         try:
-            keeper.keep(rows)
-        except StoreError as error:
-            if self.keeper is not keeper:
-                raise HandedOver(str(error)) from None
+            failures = keeper.keep(rows) if rows else None
+        except BaseException:
+            # A caller in this process was interrupted.
+            self.turn(give_up, rows)
             raise
-        return rows
+        if failures:
+            self.turn(give_up, [row for row in rows if row.number in failures])
+            is_ours = self.keeper is keeper
+            kept = [
+                (not_stored(failures[each.number]) if is_ours else None)
+                if isinstance(each, Row) and each.number in failures
+                else each
+                for each in kept
+            ]
+        return kept
 
     # -- peers -----------------------------------------------------------------
 

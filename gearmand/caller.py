@@ -16,12 +16,13 @@ from typing import Callable, Deque, Dict, List, Optional, Tuple, Union
 from collections import deque
 
 from gearmand.broker import Broker
-from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, Refusal, StoreError
+from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, SHUTTING_DOWN, Refusal
 from gearmand.jobs import Job, Priority, Workload
 from gearmand.parties import Party
 from gearmand.protocol import PacketType, split
 from gearmand.registry import Registry
-from gearmand.rows import Submission
+from gearmand.revival import admit
+from gearmand.rows import Row, Submission
 
 OnData = Optional[Callable[[bytes], None]]
 OnStatus = Optional[Callable[[int, int], None]]
@@ -50,14 +51,10 @@ def submit_in_background(broker: Broker, function: str, workload: bytes, unique:
     """Submit a background job and return its handle. JobRefused: the server did not take it."""
     with broker.lock:
         _check_that_it_runs(broker, function)
-    row = None
-    if broker.keeper is not None:
-        try:
-            (row,) = broker.keep([Submission(_bytes(function), unique, workload, priority)])
-        except StoreError as error:
-            raise JobRefused("function %s: the job could not be stored: %s" % (function, error), function, None)
-    job = broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority, row=row)
-    return _handle(function, job)
+    if broker.keeper is None:
+        return _handle(function, broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority))
+    (kept,) = broker.keep([Submission(_bytes(function), unique, workload, priority)])
+    return _handle(function, broker.turn(admit, kept) if isinstance(kept, Row) else kept or SHUTTING_DOWN)
 
 
 def run(
@@ -128,11 +125,11 @@ def _leave(registry: Registry, broker: Broker, caller: Caller) -> None:
     registry.leave(caller)
 
 
-def _handle(function: str, job: Union[Job, Refusal]) -> str:
+def _handle(function: str, job: Union[Job, bytes, Refusal]) -> str:
     if isinstance(job, Refusal):
-        message = "function %s: the server refused the job: %s: %s" % (function, job.code.decode(), job.text.decode())
-        raise JobRefused(message, function, None)
-    return job.handle.decode()
+        why = (job.code.decode(), job.text.decode("utf-8", "replace"))
+        raise JobRefused("function %s: the server refused the job: %s: %s" % (function, *why), function, None)
+    return (job if isinstance(job, bytes) else job.handle).decode()
 
 
 def _bytes(name: str) -> bytes:

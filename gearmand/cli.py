@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
 from gearmand import daemon, systemd
+from gearmand.binding import Passed
 from gearmand.config import BY_NAME, OPTIONS, Config, Option, default_text, value_of
 from gearmand.dump import dump
 from gearmand.errors import ConfigError, StoreError
 from gearmand.files import PidFile
-from gearmand.listener import Passed
 from gearmand.log import Log
 from gearmand.server import Server, handle_prefix
 from gearmand.stores import export_to, import_from, open_store
@@ -20,6 +21,13 @@ from gearmand.takeover import Door, Predecessor, knock
 from gearmand.version import VERSION
 
 DEFAULT_CONFIG_FILE = "/etc/gearmand.conf"
+
+TLS_ENVIRONMENT = {
+    "ssl_ca_file": "GEARMAND_CA_CERTIFICATE",
+    "ssl_certificate": "GEARMAND_SERVER_PEM",
+    "ssl_key": "GEARMAND_SERVER_KEY",
+}
+"""The C server's, for these options where TLS is spoken."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,6 +91,10 @@ def parse(arguments: Sequence[str], environ: Dict[str, str]) -> Config:
         except ConfigError as error:
             raise ConfigError("environment variable GEARMAND_PORT: %s" % str(error).replace("--port: ", ""))
         given["port"] = environ["GEARMAND_PORT"]
+    if given.get("ssl") or "ssl_port" in given:
+        for option, variable in TLS_ENVIRONMENT.items():
+            if environ.get(variable):
+                given.setdefault(option, environ[variable])
     return Config(**given)
 
 
@@ -130,7 +142,7 @@ def _run(config: Config) -> int:
     daemon.open_standard_descriptors()
     if config.export is not None or getattr(config, "import") is not None:
         return _move_queue(config)
-    passed = [Passed(sock) for sock in systemd.sockets(os.environ)]
+    passed = [Passed(sock, _kind(config, sock, name)) for sock, name in systemd.sockets(os.environ)]
     notifier = systemd.Notifier(os.environ)
     user = daemon.find_user(config.user)
     daemon.limit_descriptors(config.file_descriptors)
@@ -147,6 +159,8 @@ def _run(config: Config) -> int:
         daemon.block_signals()
         detached = daemon.Detached() if config.daemon else None
         pid_file.write()
+        if user is not None and os.geteuid() == 0:
+            server.give_to(user.pw_uid, user.pw_gid)
     except ConfigError:
         server.stop()
         raise
@@ -168,6 +182,13 @@ def _run(config: Config) -> int:
         # The interpreter's own end would wait for the thread that is stuck.
         os._exit(0)
     return 0
+
+
+def _kind(config: Config, sock: socket.socket, name: str) -> str:
+    """What is spoken at a socket that systemd has passed under a name."""
+    if sock.family == socket.AF_UNIX:
+        return "plain"
+    return "tls" if config.ssl or name == "tls" else "plain"
 
 
 def _predecessor(config: Config, user_id: Optional[int]) -> Optional[Predecessor]:
@@ -205,10 +226,9 @@ def _door(config: Config, server: Server) -> Optional[Door]:
         return None
     try:
         return Door(server, config.takeover_path, lambda: daemon.end(graceful=False))
-    except OSError as error:
+    except ConfigError as error:
         # The queue is served all the same.
-        what = (config.takeover_path, error.strerror or error)
-        server.log.warning("no later server can take over from this one: cannot listen at %s: %s", *what)
+        server.log.warning("no later server can take over from this one: %s", error)
         return None
 
 
@@ -223,6 +243,7 @@ def _serve_signals(config: Config, server: Server, log: Log, notifier: systemd.N
     def hang_up() -> None:
         notifier.reloading()
         log.reopen()
+        server.reload()
         notifier.say("READY=1")
 
     daemon.serve_signals(stop_gracefully, hang_up, lambda: log.write_always(dump(server, config)))

@@ -27,7 +27,7 @@ import zlib
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from gearmand.addresses import AddressLike, parse_all
-from gearmand.connection import Connection
+from gearmand.connection import Connection, tls_of
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, JobLost, JobTimeout, ServerLost
 from gearmand.jobs import Priority
@@ -35,6 +35,7 @@ from gearmand.later import Later
 from gearmand.link import Link
 from gearmand.protocol import PacketType, pack
 from gearmand.submitted import TIMEOUTS, Question, SubmittedJob, callbacks_of, deadline_of
+from gearmand.tokens import packet_of
 
 HIGH, NORMAL, LOW = Priority
 UNIQUE_BYTES = 64
@@ -68,8 +69,11 @@ class Client:
 
     `encoder`: for workloads and results (see `encoders`); `encoders`: another
     one for some functions, by name. `prefix`: put before every function's
-    name. `client_id`: what `Admin.workers` shows. `connect_timeout_s`: for one
-    server; `io_timeout_s`: how long a server may take no byte of what is sent.
+    name. `client_id`: what `Admin.workers` shows. `tls`: a `Tls`, an
+    `ssl.SSLContext`, or True for the files that the environment names: speak
+    TLS. `token`: presented to every server, of which this one knows what it is
+    for (`--acl`). `connect_timeout_s`: for one server; `io_timeout_s`: how long
+    a server may take no byte of what is sent.
 
     Nothing is connected before the first job. ConfigError: a value cannot be used.
     """
@@ -82,21 +86,25 @@ class Client:
         encoders: Optional[Dict[str, Any]] = None,
         prefix: str = "",
         client_id: Optional[str] = None,
+        tls: Any = None,
+        token: Union[None, str, bytes] = None,
         connect_timeout_s: float = 5.0,
         io_timeout_s: Optional[float] = 30.0,
     ) -> None:
         self._encoder = encoder_of(encoder)
         self._encoders = {function: encoder_of(each) for function, each in (encoders or {}).items()}
         self._prefix = prefix
-        greeting = pack(PacketType.OPTION_REQ, b"exceptions")
+        greeting = packet_of(token) + pack(PacketType.OPTION_REQ, b"exceptions")
         if client_id is not None:
             greeting += pack(PacketType.SET_CLIENT_ID, _argument("client_id", client_id))
+        side = tls_of(tls)
 
         def connect(address: Any, longest_s: Optional[float]) -> Connection:
-            return Connection(address, connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s), io_timeout_s)
+            within_s = connect_timeout_s if longest_s is None else min(connect_timeout_s, longest_s)
+            return Connection(address, within_s, io_timeout_s, tls=side)
 
-        self._links = [Link(address, connect, greeting, 1) for address in parse_all(servers)]
-        self._later = Later(self._resubmit)
+        self._links = [Link(address, connect, greeting, 1, token is not None) for address in parse_all(servers)]
+        self._later = Later(self.resubmit)
         self._turn = itertools.count()
         self._closed = False
         _clients.add(self)
@@ -132,6 +140,8 @@ class Client:
         the server does not take may last longer). Options: those of `submit`.
         """
         deadline = deadline_of(timeout_s)
+        if self.reads_here():
+            raise RuntimeError("a callback cannot wait for the connection that it is called from: use submit")
         job = self._new_job(function, workload, options)
         link = self._send(job, deadline)
         if link is not None and job.retries_left:
@@ -208,17 +218,22 @@ class Client:
         encoder = options.pop("encoder", None)
         encoder = self._encoders.get(function, self._encoder) if encoder is None else encoder_of(encoder)
         data = encoder.encode(workload)
+        if not isinstance(data, bytes):
+            raise TypeError("function %s: the encoder made %s of the workload, not bytes" % (function, type(data).__name__))
         unique = _unique(options.pop("unique", ""), data)
         retries = options.pop("retries", 0)
+        if not isinstance(retries, int):
+            raise ConfigError("retries: expected a whole number, got %r" % (retries,))
         background, kind, middle = _form(options) if options else (False, PacketType.SUBMIT_JOB, ())
         if options:
             raise ConfigError("there is no option %s of a job" % ", ".join(sorted(options)))
         if not function:
             raise ConfigError("function '': a job needs the name of its function")
         packet = pack(kind, _argument("function", self._prefix + function), unique, *middle, data)
-        return SubmittedJob(
-            function, unique.decode("utf-8", "surrogateescape"), packet, encoder, background, retries, self._resubmit, callbacks
-        )
+        job = SubmittedJob(function, unique.decode("utf-8", "surrogateescape"), packet, encoder, background, retries, self, callbacks)
+        if len(self._links) > 1:
+            job.affinity = data if unique == b"-" else unique
+        return job
 
     def _send_and_attend(self, job: SubmittedJob) -> None:
         link = self._send(job)
@@ -228,7 +243,7 @@ class Client:
     def _send(self, job: SubmittedJob, deadline: Optional[float] = None) -> Optional[Link]:
         """Give the job to a server; where there is none, see to it later, or tell it that it is lost."""
         packet = job.take_packet()
-        links = self._links if len(self._links) == 1 else self._in_order(job.unique)
+        links = self._links if len(self._links) == 1 else self._in_order(job.affinity)
         failures = []
         for link in links:
             if len(links) > 1 and job.retries_left and link.rests_until > time.monotonic():
@@ -243,19 +258,24 @@ class Client:
             self._later.add(job, _pause_s(job.retries_done))
         return None
 
-    def _resubmit(self, job: SubmittedJob) -> None:
+    def reads_here(self) -> bool:
+        """Whether this thread is in a callback of one of its connections, so that nothing comes while it waits."""
+        return any(link.reads_here() for link in self._links)
+
+    def resubmit(self, job: SubmittedJob) -> None:
+        """After a failure: for the job itself."""
         if self._closed:
             job.end(JobLost("function %s: the client is closed" % job.function, job.function, None))
         else:
             self._send_and_attend(job)
 
-    def _in_order(self, unique: str) -> List[Link]:
+    def _in_order(self, affinity: bytes) -> List[Link]:
         """The servers, the one to try first first; those that rest come last."""
-        if unique and unique != "-":
+        if affinity:
             # Each unique has an order of the servers of its own (rendezvous
             # hashing): when one goes, only its own uniques move.
-            salt = unique.encode("utf-8", "surrogateescape")
-            links = sorted(self._links, key=lambda link: zlib.crc32(salt + b"\0" + str(link.address).encode()))
+            salt = zlib.crc32(affinity)
+            links = sorted(self._links, key=lambda link: _mixed(salt ^ zlib.crc32(str(link.address).encode())))
         else:
             at = next(self._turn) % len(self._links)
             links = self._links[at:] + self._links[:at]
@@ -264,8 +284,10 @@ class Client:
 
     # -- questions ---------------------------------------------------------------
 
-    def status(self, job: Union[str, SubmittedJob], timeout_s: Optional[float] = 10.0) -> HandleStatus:
-        """What the servers know of a job, by its handle. ServerLost: one that might know it cannot be asked."""
+    def status(self, job: Union[str, bytes, SubmittedJob], timeout_s: Optional[float] = 10.0) -> HandleStatus:
+        """What the servers know of a job, by its handle. ServerLost: none knows it, and one that might cannot be asked."""
+        if isinstance(job, bytes):
+            job = job.decode("utf-8", "surrogateescape")
         handle = job if isinstance(job, str) else job.handle
         server = None if isinstance(job, str) else job.server
         if handle is None:
@@ -277,17 +299,23 @@ class Client:
         return self._first_known(PacketType.GET_STATUS_UNIQUE, PacketType.STATUS_RES_UNIQUE, unique, None, timeout_s)
 
     def _first_known(self, ask: int, answer: int, name: str, server: Optional[str], timeout_s: Optional[float]) -> HandleStatus:
-        links = [link for link in self._links if server in (None, str(link.address))]
-        for link in links:
-            body = self._ask(link, ask, answer, _bytes(name), timeout_s)
+        lost: Optional[ServerLost] = None
+        for link in [link for link in self._links if server in (None, str(link.address))]:
+            try:
+                body = self._ask(link, ask, answer, _bytes(name), timeout_s)
+            except ServerLost as error:
+                lost = lost or error
+                continue
             _, known, running, *counts = body.split(b"\0")
             if known == b"1":
                 return HandleStatus(True, running == b"1", *[int(count or 0) for count in counts])
+        if lost is not None:
+            raise lost
         return HandleStatus(False, False, 0, 0)
 
     def wait_for_background(
         self,
-        job: Union[str, SubmittedJob],
+        job: Union[str, bytes, SubmittedJob],
         progress: Optional[Callable[[int, int], Any]] = None,
         timeout_s: Optional[float] = None,
         interval_s: float = 0.25,
@@ -299,6 +327,11 @@ class Client:
         """
         deadline = deadline_of(timeout_s)
         seen: Tuple[int, int] = (0, 0)
+        if isinstance(job, SubmittedJob) and job.background:
+            try:
+                job.result(timeout_s)  # It has a handle then.
+            except JobTimeout:
+                return False
         while True:
             left_s = float("inf") if deadline is None else deadline - time.monotonic()
             try:
@@ -344,7 +377,7 @@ class Client:
     # -- forks -------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self._later = Later(self._resubmit)
+        self._later = Later(self.resubmit)
         for link in self._links:
             link.forget()
 
@@ -355,6 +388,13 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def _mixed(number: int) -> int:
+    """Scatter a number of 32 bits over 64: checksums of similar texts differ in few bits."""
+    number = number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+    number = (number ^ number >> 32) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    return number ^ number >> 29
 
 
 def _pause_s(retries_done: int) -> float:
@@ -376,10 +416,13 @@ def _form(options: Dict[str, Any]) -> Tuple[bool, PacketType, Sequence[bytes]]:
         raise ConfigError("%s: the protocol has no such job together with %s" % (special[0], (special + ["a priority"])[1]))
     if at is not None:
         seconds = at.timestamp() if isinstance(at, datetime.datetime) else float(at)
+        if not abs(seconds) < 2**62:
+            raise ConfigError("%s: expected seconds, got %r" % ("at" if delay_s is None else "delay_s", at if delay_s is None else delay_s))
         # Rounded up: a job may be late, not early.
         return True, PacketType.SUBMIT_JOB_EPOCH, [b"%d" % -(-seconds // 1)]
     if reducer is not None:
-        return background, _REDUCE[background], [_argument("reducer", reducer)]
+        # The empty one is libgearman's aggregator: the C server waits for it.
+        return background, _REDUCE[background], [_argument("reducer", reducer), b""]
     return background, _SUBMIT[priority, background], []
 
 

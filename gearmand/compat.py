@@ -42,7 +42,10 @@ Where it differs from python-gearman, and from gearman3 on Python 3:
 - Connecting takes 5 seconds at most, and sending waits 30 for a server that
   takes nothing; the `poll_timeout` of the `send_job_...` has no effect.
 
-There is no TLS yet: a host that is a dict with certificates in it is refused.
+- The servers of one client speak TLS all with the same files, or none does.
+  A host that is a dict with one of keyfile, certfile and ca_certs asks for it;
+  there all three must be in it, and it is plain text otherwise.
+
 What was behind these names, handlers of packets and the like, is not here.
 """
 

@@ -35,7 +35,7 @@ class GearmanAdminClient(GearmanConnectionManager):
         if len(self.connection_list) != 1:
             raise GearmanError("expected one server, got %d: %r" % (len(self.connection_list), host_list))
         self.poll_timeout = poll_timeout
-        self._admin = Admin(self.connection_list[0].address)
+        self._admin = Admin(self.connection_list[0].address, tls=self.connection_list[0].tls)
 
     def shutdown(self) -> None:
         """Close the connection. It can be used again, and connects anew."""

@@ -20,6 +20,7 @@ from gearmand.compat_names import (
     ExceededConnectionAttempts,
     GearmanConnection,
     GearmanConnectionManager,
+    GearmanError,
     GearmanJobRequest,
     InvalidClientState,
     ServerUnavailable,
@@ -159,7 +160,10 @@ class GearmanClient(GearmanConnectionManager):
         if not self.connection_list:
             raise ServerUnavailable("there is no server in the list")
         if self._client is None:
-            self._client = Client([connection.address for connection in self.connection_list])
+            sides = {connection.tls for connection in self.connection_list}
+            if len(sides) > 1:
+                raise GearmanError("%r: expected all servers to speak TLS with the same files, or none" % self)
+            self._client = Client([connection.address for connection in self.connection_list], tls=sides.pop())
         return self._client
 
     # -- submitting --------------------------------------------------------------

@@ -11,6 +11,7 @@ import collections
 from typing import Any, Deque, Dict, Iterable, List, Optional, Tuple, Union
 
 from gearmand.addresses import DEFAULT_PORT, parse
+from gearmand.connection import tls_of
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, GearmandError
 
@@ -178,7 +179,9 @@ class NoopEncoder(DataEncoder):
 
 
 class GearmanConnection:
-    """A server of the list. `connected`: whether it answered, and has not been lost since."""
+    """A server of the list. `connected`: whether it answered, and has not been lost since. `tls`: what it is spoken to with, see `tls_of`."""
+
+    tls: Any = None
 
     def __init__(self, host: str, port: int) -> None:
         self.address = parse((host, port))
@@ -197,9 +200,7 @@ Host = Union[str, Tuple[str, int], Dict[str, Any]]
 
 
 class GearmanConnectionManager:
-    """`host_list`: "host", "host:port", pairs, or dicts with host and port. GearmanError: one is none of these.
-
-    TLS is not supported: a dict with a keyfile, certfile or ca_certs in it is refused.
+    """`host_list`: "host", "host:port", pairs, or dicts with host and port, and perhaps keyfile, certfile and ca_certs. GearmanError: one is none of these.
 
     For subclasses: `data_encoder`, a DataEncoder, or any encoder of
     `encoders`, or its name; `job_class` and `connection_class`.
@@ -211,6 +212,7 @@ class GearmanConnectionManager:
 
     def __init__(self, host_list: Optional[Iterable[Host]] = None) -> None:
         self.connection_list: List[Any] = []
+        self._sides: Dict[Any, Any] = {}
         for host in [host_list] if isinstance(host_list, str) else host_list or []:
             if isinstance(host, dict):
                 self.add_ssl_connection(*[host.get(name) for name in ("host", "port", "keyfile", "certfile", "ca_certs")])
@@ -238,10 +240,24 @@ class GearmanConnectionManager:
         certfile: Optional[str] = None,
         ca_certs: Optional[str] = None,
     ) -> Any:
-        """The same, where none of the files is named. GearmanError: one is."""
+        """The same, speaking TLS where a file is named. GearmanError: one of them cannot be used.
+
+        The server's certificate has to be signed by one of `ca_certs`; as with
+        python-gearman, it need not be for that host.
+        """
+        tls = None
         if keyfile or certfile or ca_certs:
-            raise GearmanError("server %s:%s: its keyfile, certfile, ca_certs ask for TLS, which is not supported yet" % (host, port))
-        return self.add_connection((host, port or DEFAULT_GEARMAN_PORT))
+            from gearmand.tls import ANY_NAME, Tls
+
+            files = Tls(ca_certs, certfile, keyfile, ANY_NAME)
+            try:
+                # One for the servers with the same files.
+                tls = self._sides[files] = self._sides.get(files) or tls_of(files)
+            except ConfigError as error:
+                raise GearmanError("server %s:%s: %s" % (host, port, error)) from None
+        connection = self.add_connection((host, port or DEFAULT_GEARMAN_PORT))
+        connection.tls = tls
+        return connection
 
     def shutdown(self) -> None:
         """Close every connection. It can be used again, and connects anew."""

@@ -63,7 +63,7 @@ class GearmanWorkerConnection(GearmanConnection):
         """Connect, where it is not. False: it cannot."""
         if self._wire is None and time.monotonic() >= self._rests_until:
             try:
-                self._wire = Connection(self.address)
+                self._wire = Connection(self.address, tls=self.tls)
                 self.connected, self.state = True, ASLEEP
                 self.send(greeting)
             except (ServerLost, ServerUnavailable) as error:

@@ -52,7 +52,7 @@ def _flag(name: str, short: str, help: str, section: str = "General", effect: bo
 
 
 OPTIONS: Tuple[Option, ...] = (
-    Option("listen", "L", "list", (), "ADDRESS", "Address to listen on, IPv4 or IPv6, by number or name; may be given several times. Default: every address of the machine."),
+    Option("listen", "L", "list", (), "ADDRESS", "Address to listen on, IPv4 or IPv6, by number or name, or unix:PATH for a Unix-domain socket, with a slash in PATH; may be given several times. Default: every address of the machine."),
     Option("port", "p", "number", 4730, "PORT", "Port to listen on; 0 takes a free one. The environment variable GEARMAND_PORT is the default where it is set.", highest=65535),
     Option("backlog", "b", "number", 1024, "N", "How many connections may wait to be accepted.", lowest=1, highest=65535),
     _flag("daemon", "d", "Detach and run in the background."),
@@ -88,11 +88,31 @@ OPTIONS: Tuple[Option, ...] = (
     Option("unread-timeout", "", "seconds", 60.0, "SECONDS", "A peer that takes no byte for so long while something waits for it is closed. 0: never.", "Limits"),
     Option("partial-timeout", "", "seconds", 60.0, "SECONDS", "A peer that sends no byte for so long in the middle of a packet or a line is closed. 0: never.", "Limits"),
     Option("max-connections", "", "number", None, "N", "How many connections there may be; further ones are closed at once. 0: no bound. Default: what the descriptors allow.", "Limits"),
+    Option("max-connections-per-address", "", "number", None, "N", "How many of them one address may have; further ones are closed at once. An IPv6 address counts as its network of 64 bits, here and below. 0: no bound. Default: all but 32 of --max-connections, or all but a tenth of few, so that one address cannot shut the others out.", "Limits"),
+    Option("max-connection-rate", "", "number", 2000, "N", "How many new connections a second one address may make, and ten times as many at once; further ones are closed at once. 0: no bound.", "Limits"),
+    Option("max-submission-rate", "", "number", 0, "N", "How many jobs a second one address may submit, and ten times as many at once; further ones get ERROR RATE_LIMITED. 0: no bound.", "Limits"),
+    Option("max-jobs-per-address", "", "number", 0, "N", "How many unfinished jobs there may be that one address has submitted; further ones get ERROR QUEUE_ERROR. 0: no bound.", "Limits"),
+    Option("max-jobs-per-function", "", "number", 0, "N", "How many jobs, queued and running, a function may have for which maxqueue has set nothing else; further ones get ERROR QUEUE_ERROR. 0: no bound.", "Limits"),
+    Option("max-jobs-memory", "", "size", None, "BYTES", "How much the jobs in memory may take; over it new ones get ERROR QUEUE_ERROR. 0: no bound. Default: half of the machine's memory.", "Limits", highest=2**62),
+    Option("max-abilities", "", "number", 10_000, "N", "How many functions one worker may say that it can do; a further CAN_DO gets ERROR LIMIT_REACHED. 0: no bound.", "Limits"),
+    Option("max-abilities-total", "", "number", 1_000_000, "N", "The same for all workers together.", "Limits"),
+    Option("max-limited-functions", "", "number", 100_000, "N", "For how many functions maxqueue may set a limit. 0: no bound.", "Limits"),
+    Option("max-partial-total", "", "size", None, "BYTES", "How much of packets that have not come whole may be kept of all peers together; over it the peer with most is closed. 0: no bound. Default: a quarter of the machine's memory.", "Limits", highest=2**62),
+    Option("acl", "", "text", None, "FILE", "File that says who may submit jobs, do them and administer, by certificate, token or address; the man page describes it. HUP reads it again. Default: everybody may do everything.", "Access"),
+    _flag("admin-loopback", "", "Take administrative commands that change something from this machine alone: from its loopback addresses and Unix sockets.", "Access"),
     _flag("keepalive", "", "Let the kernel find out about peers that have vanished (SO_KEEPALIVE). It always does.", "Network", effect=False),
     Option("keepalive-idle", "", "number", 300, "SECONDS", "Silence of a peer before the kernel asks whether it is still there. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-count", "", "number", 5, "N", "How many of them go unanswered before the peer is given up. -1: the system's value.", "Network", lowest=-1, highest=127),
     Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use; none leaves it to the system.", "Network"),
+    Option("unix-mode", "", "text", "0600", "MODE", "Who may connect to the sockets of --listen unix:PATH, as the mode of a file: 0660 is their owner and group, 0666 everybody.", "Network"),
+    Option("unix-group", "", "text", None, "GROUP", "The group of these sockets. Default: that of --user, or the server's own.", "Network"),
+    _flag("ssl", "", "Speak TLS, 1.2 or newer, on --port, and nothing else there.", "TLS"),
+    Option("ssl-port", "", "number", None, "PORT", "Speak TLS on this port, on each address, beside plain text on --port; 0 takes a free one.", "TLS", highest=65535),
+    Option("ssl-certificate", "", "text", None, "FILE", "The server's certificate, and those between it and its CA, in PEM format. The environment variable GEARMAND_SERVER_PEM is the default where it is set.", "TLS"),
+    Option("ssl-key", "", "text", None, "FILE", "The key of the certificate, not encrypted. The environment variable GEARMAND_SERVER_KEY is the default where it is set, else it is in the file of the certificate.", "TLS"),
+    Option("ssl-ca-file", "", "text", None, "FILE", "Have clients and workers show a certificate that one of the CA certificates in this file has signed; nobody else is served. The environment variable GEARMAND_CA_CERTIFICATE is the default where it is set.", "TLS"),
+    Option("ssl-handshake-timeout", "", "seconds", 30.0, "SECONDS", "How long a peer may take to begin TLS. 0: for ever.", "TLS"),
     Option("queue", "", "text", None, "FILE|URL", "Where background jobs are kept, so that they survive the server: a file, or a database as postgresql://USER:PASSWORD@HOST:PORT/DB, mysql://USER:PASSWORD@HOST:PORT/DB or redis://:PASSWORD@HOST:PORT/DB. The short form of the options below.", "Storage"),
     Option("queue-type", "q", "text", "builtin", "TYPE", "Where background jobs are kept. builtin: in memory; libsqlite3: in a file; Postgres, MySQL, redis: in a database server.", "Storage"),
     Option("libsqlite3-db", "", "text", None, "FILE", "The file. Jobs that a C server has left in it are taken over.", "Storage"),
@@ -184,12 +204,17 @@ class Config:
             raise _bad("log-format", self.log_format, "text or json")
         if self.takeover and self.takeover_path is None:
             raise ConfigError("--takeover needs the --pid-file or the --takeover-socket of the server that runs")
+        if self.acl == "":
+            raise ConfigError("--acl: the name of a file must follow")
         if self.queue == "" or self.libsqlite3_db == "":
             raise ConfigError("--queue: the name of a file must follow")
         if self.queue_type.lower() == "libsqlite3" and self.queue is None and self.libsqlite3_db is None:
             raise ConfigError("--queue-type=libsqlite3 needs --libsqlite3-db FILE")
         if not re.fullmatch(r"auto|none|[0-9]{1,5}", self.handler_cpu):
             raise _bad("handler-cpu", self.handler_cpu, "auto, none or the number of a processor")
+        if not re.fullmatch(r"0?[0-7]{3}", self.unix_mode):
+            raise _bad("unix-mode", self.unix_mode, "three octal digits, as in 0660")
+        self._check_tls()
         prefix = self.job_handle_prefix
         if prefix is not None and (not prefix or not prefix.isprintable() or len(prefix.encode()) > 40 or " " in prefix):
             raise _bad("job-handle-prefix", prefix, "1 to 40 bytes without blanks")
@@ -201,6 +226,17 @@ class Config:
         if self.takeover_socket is not None:
             return self.takeover_socket
         return None if self.pid_file is None else self.pid_file + ".takeover"
+
+    def _check_tls(self) -> None:
+        if self.ssl and self.ssl_port is not None:
+            raise ConfigError("--ssl has --port speak TLS, --ssl-port speaks TLS beside a plain --port: one of them at a time")
+        speaks_tls = self.ssl or self.ssl_port is not None
+        if speaks_tls and not self.ssl_certificate:
+            raise ConfigError("%s needs --ssl-certificate FILE" % ("--ssl" if self.ssl else "--ssl-port"))
+        for name in ("ssl-certificate", "ssl-key", "ssl-ca-file"):
+            # The operator believes that TLS is spoken.
+            if not speaks_tls and getattr(self, name.replace("-", "_")) is not None:
+                raise ConfigError("--%s is of no use without --ssl or --ssl-port" % name)
 
 
 def _bad(name: str, value: Any, expected: str) -> ConfigError:

@@ -16,9 +16,11 @@ An exception says whose fault it is:
             JobRefused        the server did not take it
             JobLost           the server stopped, or was lost, first
         StoreError        a store's: what should have been kept is not
-            HandedOver        because another server has the queue now
+            Unstorable        because of the job itself: others can be kept
         ServerLost        no connection to a job server, or none any more
         AdminRefused      a job server did not carry out an administrative command
+    OSError
+        TlsFailure        a peer's: its TLS, or its certificate, is not accepted; its connection closes
 
 Any other exception is a bug of ours: it is logged with its traceback and ends
 one connection, never the server.
@@ -41,12 +43,16 @@ class ProtocolError(GearmandError):
     """Bytes that are no Gearman: where the next packet starts is unknown, so the connection closes."""
 
 
+class TlsFailure(OSError):
+    """What a peer sends is no TLS, or its certificate is not accepted. An OSError, because it comes where those of sockets do."""
+
+
 class StoreError(GearmandError):
     """A store could not do what it was asked to: says which, and why."""
 
 
-class HandedOver(StoreError):
-    """Another server has the queue now."""
+class Unstorable(StoreError):
+    """A store cannot take a value, as one that is too large for it; nothing else is wrong with it."""
 
 
 class JobError(GearmandError):
@@ -57,7 +63,7 @@ class JobError(GearmandError):
     (`None` where that is in this process or was never reached), all as `str`.
     """
 
-    def __init__(self, message: str, function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
+    def __init__(self, message: str = "", function: str = "", handle: Optional[str] = None, server: Optional[str] = None) -> None:
         super().__init__(message)
         self.function = function
         self.handle = handle
@@ -129,6 +135,11 @@ HANDLE_TOO_LARGE = Refusal(
 )
 UNKNOWN_OPTION = Refusal(b"UNKNOWN_OPTION", b"Server does not recognize given option")
 QUEUE_FULL = Refusal(b"QUEUE_ERROR", b"Job queue is full")
+MEMORY_FULL = Refusal(b"QUEUE_ERROR", b"The jobs of this server take as much memory as they may")
+TOO_MANY_JOBS = Refusal(b"QUEUE_ERROR", b"Your address has as many unfinished jobs as it may")
+RATE_LIMITED = Refusal(b"RATE_LIMITED", b"Your address submits more jobs a second than it may")
+TOO_MANY_ABILITIES = Refusal(b"LIMIT_REACHED", b"There are as many functions that workers can do as there may be")
+WRONG_TOKEN = Refusal(b"PERMISSION_DENIED", b"The access list does not have this token")
 SHUTTING_DOWN = Refusal(b"SHUTTING_DOWN", b"The job server is shutting down and takes no new jobs")
 RESULT_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"Job given in work result not found")
 EXCEPTION_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"An exception was received for a job that does not exist")
@@ -138,6 +149,11 @@ DATA_WITHOUT_JOB = Refusal(b"JOB_NOT_FOUND", b"Job does not exist on server")
 def not_stored(error: StoreError) -> Refusal:
     """The refusal of a job that could not be made to survive."""
     return Refusal(b"QUEUE_ERROR", ("The job could not be stored: %s" % error).encode("utf-8", "surrogateescape"))
+
+
+def permission_denied(what: bytes, function: bytes) -> Refusal:
+    """The refusal of something that a peer may not do: to submit a function, or to work for it."""
+    return Refusal(b"PERMISSION_DENIED", b"The access list does not allow you to %b %b" % (what, function))
 
 
 def invalid_argument(text: bytes) -> Refusal:

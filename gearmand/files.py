@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import socket
 import stat
 from typing import IO, Optional
 
@@ -138,36 +137,3 @@ def _content(path: str) -> bytes:
         return os.read(descriptor, 32)
     finally:
         os.close(descriptor)
-
-
-def listen_at(path: str) -> socket.socket:
-    """A Unix-domain socket that nobody but this user may connect to. Takes the place of one that nobody listens at. OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode) and not _answers(path):
-            os.unlink(path)
-        # Before it has a name, so that the name never has another mode.
-        os.fchmod(sock.fileno(), 0o600)
-        sock.bind(path)
-        sock.listen(1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(1)
-        try:
-            sock.connect(path)
-            return True
-        except OSError as error:
-            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
-
-
-def inode_of(path: str) -> Optional[int]:
-    try:
-        return os.lstat(path).st_ino
-    except OSError:
-        return None

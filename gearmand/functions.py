@@ -114,26 +114,36 @@ PlainEntry = Tuple[Any, ...]
 """A plain job: its number, its workload and its queue; and when it was accepted (monotonic), where events are wanted."""
 
 
+Limits = List[Optional[int]]
+"""Per priority: how many jobs a function may have, in all, for another one to be accepted. `None`: any number."""
+
+
 class Function:
     """A function by its name, with all that is counted of it."""
 
-    __slots__ = ("name", "queues", "jobs", "running", "scheduled", "workers", "sleepers", "unaware", "claims", "limits")
+    __slots__ = (
+        "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
+        "limited",
+    )  # fmt: skip
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, limits: Limits = [None for _ in Priority]) -> None:
         self.name = name
         self.queues = tuple(Queue(self, priority) for priority in map(int, Priority))
         # Its jobs in every state, then those of them in two of the states.
         self.jobs = 0
         self.running = 0
         self.scheduled = 0
+        # Jobs to be, which are being stored: counted from when they are
+        # accepted, so that what has been stored need not be refused.
+        self.pending = 0
         self.workers: Dict["Party", None] = {}
         self.sleepers: Dict["Party", None] = {}
         self.unaware: List[Dict["Party", None]] = [{} for _ in Priority]
         # How many parties have been woken for it and have not grabbed yet.
         self.claims = 0
-        # Per priority: how many jobs there may be, in all, for another one to
-        # be accepted. None: any number.
-        self.limits: List[Optional[int]] = [None for _ in Priority]
+        self.limits = limits
+        # Whether they are its own.
+        self.limited = False
 
     def __repr__(self) -> str:
         return "<Function %s>" % self.name.decode("utf-8", "backslashreplace")
@@ -145,8 +155,11 @@ class Function:
         return high.live + normal.live + low.live
 
     @property
-    def limited(self) -> bool:
-        return any(limit is not None for limit in self.limits)
+    def used(self) -> bool:
+        return bool(self.jobs or self.pending or self.workers)
+
+    def is_full(self, limit: int) -> bool:
+        return self.jobs + self.pending >= limit
 
 
 IDLE_FUNCTIONS = 100_000
@@ -154,16 +167,22 @@ IDLE_FUNCTIONS = 100_000
 
 
 class Functions(Dict[bytes, Function]):
-    """Every function seen, by name. One that is asked for by `[name]` is there from then on."""
+    """Every function seen, by name. One that is asked for by `[name]` is there from then on.
 
-    def __init__(self) -> None:
+    `most_jobs`: the limit of those that have none of their own; `most_limited`: how many may have one.
+    """
+
+    def __init__(self, most_jobs: Optional[int] = None, most_limited: int = 2**62) -> None:
         super().__init__()
+        self._limits: Limits = [most_jobs for _ in Priority]
+        self._most_limited = most_limited
+        self._limited = 0
         # Oldest first. A function may have become busy since; whoever takes
         # it out looks.
         self._idle: "OrderedDict[Function, None]" = OrderedDict()
 
     def __missing__(self, name: bytes) -> Function:
-        function = self[name] = Function(name)
+        function = self[name] = Function(name, self._limits)
         self.note_if_idle(function)
         return function
 
@@ -172,28 +191,34 @@ class Functions(Dict[bytes, Function]):
         function = self.get(name)
         if function is None:
             return None
-        if function.workers or function.jobs:
+        if function.used:
             return False
         self._forget(function)
         return True
 
-    def limit_queue(self, name: bytes, limits: List[Optional[int]]) -> None:
-        """Refuse new jobs of a function and priority while it has that many jobs in all."""
+    def limit_queue(self, name: bytes, limits: Limits) -> bool:
+        """Refuse new jobs of a function and priority while it has that many jobs in all. False: too many functions have a limit."""
+        limited = limits != self._limits
+        if limited and self._limited >= self._most_limited and not (name in self and self[name].limited):
+            return False
         function = self[name]
-        function.limits = limits
+        self._limited += limited - function.limited
+        function.limits, function.limited = limits, limited
         self.note_if_idle(function)
+        return True
 
     def note_if_idle(self, function: Function) -> None:
         """Call when it may have become idle; beyond `IDLE_FUNCTIONS` the one that is idle longest is forgotten."""
-        if function.jobs or function.workers:
+        if function.used:
             return
         self._idle[function] = None
         self._idle.move_to_end(function)
         if len(self._idle) > IDLE_FUNCTIONS:
             oldest, _ = self._idle.popitem(last=False)
-            if not (oldest.jobs or oldest.workers or oldest.limited):
+            if not (oldest.used or oldest.limited):
                 self._forget(oldest)
 
     def _forget(self, function: Function) -> None:
         del self[function.name]
+        self._limited -= function.limited
         self._idle.pop(function, None)

@@ -21,6 +21,7 @@ from gearmand.addresses import Address, parse, parse_all
 from gearmand.admin import Admin, Snapshot
 from gearmand.errors import AdminRefused, ConfigError, GearmandError, ServerLost
 from gearmand.screen import Screen, fitted, printable, table
+from gearmand.tokens import find
 from gearmand.version import VERSION
 
 DEFAULT_TIMEOUT_S = 10.0
@@ -83,6 +84,12 @@ def _queue_limits(words: List[str]) -> List[Any]:
     return [words[0], *[_number(word, int) for word in words[1:]]]
 
 
+def _grant(words: List[str]) -> List[str]:
+    if len(words) not in (2, 3) or (len(words) == 2) != (words[0] == "grant"):
+        raise ValueError("submit, work or admin, a subject and patterns; or grant and a subject")
+    return words
+
+
 def _way_to_stop(word: str) -> bool:
     if word not in ("", "graceful"):
         raise ValueError("graceful, or nothing")
@@ -143,6 +150,23 @@ COMMANDS = [
         _table("clients"), Admin.clients, refusal_status=1,
     ),
     Command(
+        "acl-list", "", "Every subject of the access list, and what it may. The C server has no such list.",
+        _table("acl list"), Admin.acl_list, refusal_status=1,
+    ),
+    Command(
+        "acl-grant", "WHAT SUBJECT [PATTERNS]",
+        "Let a subject submit, work or admin what the patterns say, or change the list (grant), instead of what it might before.",
+        _done(lambda admin, words: admin.acl_grant(*words)), nargs="+", check=_grant, refusal_status=1,
+    ),
+    Command(
+        "acl-revoke", "WHAT SUBJECT", "Take submit, work, admin, grant or all of it from a subject.",
+        _done(lambda admin, words: admin.acl_revoke(*words)), nargs=2, refusal_status=1,
+    ),
+    Command(
+        "acl-self-revoke", "WHAT", "Do without it from now on, by the token of this command.",
+        _done(Admin.acl_self_revoke), refusal_status=1,
+    ),
+    Command(
         "shutdown-graceful", "", "The same as --shutdown graceful.",
         _done(lambda admin, _: admin.shutdown(graceful=True)), refusal_status=1,
     ),
@@ -169,12 +193,17 @@ class Option(NamedTuple):
 
 
 OPTIONS = [
-    Option("host", "h", "HOST", "The server, HOST or HOST:PORT; may be given several times. Default: GEARMAN_SERVERS or GEARMAN_SERVER in the environment, the first one there, else 127.0.0.1."),
+    Option("host", "h", "HOST", "The server, HOST, HOST:PORT or unix:PATH; may be given several times. Default: GEARMAN_SERVERS or GEARMAN_SERVER in the environment, the first one there, else 127.0.0.1."),
     Option("port", "p", "PORT", "The port where HOST has none, a number or a service's name. Default: 4730."),
     Option("timeout", "", "SECONDS", "How long the server may take for each answer (default: 10), or --wait-until-idle in all (default: for ever). 0: for ever.", check=_seconds),
     Option("json", "", "", "Print one JSON object for each server, on a line of its own."),
     Option("watch", "", "[SECONDS]", "Show the functions anew every so many seconds (default: 1). On a terminal, q ends it.", nargs="?", check=_interval),
-    Option("ssl", "S", "", "Refused: there is no TLS yet."),
+    Option("token-file", "", "FILE", "The first line of the file is a token, which is presented to the server; see gearmand(8). Default: GEARMAN_TOKEN in the environment, where it is set."),
+    Option("ssl", "S", "", "Speak TLS with the server, but for Unix-domain sockets."),
+    Option("ssl-ca-file", "", "FILE", "The certificates, in PEM format, one of which has to have signed a server's. Default: GEARMAND_CA_CERTIFICATE in the environment, else those that the system trusts."),
+    Option("ssl-certificate", "", "FILE", "The certificate to show to servers that ask for one. Default: GEARMAN_CLIENT_PEM in the environment."),
+    Option("ssl-key", "", "FILE", "Its key, not encrypted. Default: GEARMAN_CLIENT_KEY in the environment, else it is in the file of the certificate."),
+    Option("ssl-name", "", "NAME", "The name that a server's certificate has to be for, *: any. Default: the server's HOST."),
     Option("help", "", "", "Print this and leave."),
     Option("version", "V", "", "Print the version of gearadmin and leave."),
 ]  # fmt: skip
@@ -264,15 +293,19 @@ def _run(given: Dict[str, Any]) -> int:
         if name in given:
             _write(text)
             return 0
-    if "ssl" in given:
-        raise ConfigError("--ssl: there is no TLS yet; nothing was sent")
     commands = [command for command in COMMANDS if command.name in given]
     if not commands and "watch" not in given:
         raise ConfigError("no command is given; --help lists what there is")
     timeout_s = given.get("timeout", DEFAULT_TIMEOUT_S) or None
     if "wait-until-idle" in given:
         given["wait-until-idle"] = (given["wait-until-idle"] or None, given.get("timeout") or None)
-    admins = [Admin(address, timeout_s) for address in _addresses(given)]
+    token = find(given.get("token-file"))
+    tls = None
+    if any(name.startswith("ssl") for name in given):
+        from gearmand.tls import of_options
+
+        tls = of_options(given)
+    admins = [Admin(address, timeout_s, tls=tls, token=token) for address in _addresses(given)]
     if "json" in given:
         status = _print_json(admins, commands)
     else:

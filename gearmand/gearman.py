@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 from gearmand.addresses import DEFAULT_PORT, Address, parse, parse_all
 from gearmand.console import Console
 from gearmand.errors import ConfigError, GearmandError
+from gearmand.tokens import find
 from gearmand.version import VERSION
 
 
@@ -89,12 +90,17 @@ class Option(NamedTuple):
 
 COMMON = [
     Option("function", "f", "FUNCTION", "The function; may be given several times. Each gets a job with the workload, or the worker can do all of them.", _name, True),
-    Option("host", "h", "HOST", "A server, HOST or HOST:PORT; may be given several times, or several separated by commas. Default: GEARMAN_SERVERS or GEARMAN_SERVER in the environment, else 127.0.0.1.", str, True),
+    Option("host", "h", "HOST", "A server, HOST, HOST:PORT or unix:PATH; may be given several times, or several separated by commas. Default: GEARMAN_SERVERS or GEARMAN_SERVER in the environment, else 127.0.0.1.", str, True),
     Option("port", "p", "PORT", "The port where HOST has none. Default: 4730."),
     Option("timeout", "t", "MS", "For how many milliseconds a client waits for news of its jobs, or of a connection; with --wait, for the end of each job; with --count, how long a worker waits for a job before it leaves. 0 or less: for ever.", _milliseconds),
     Option("pid-file", "i", "FILE", "File to write the process id to; removed at the end."),
     Option("daemon", "d", "", "Detach and run in the background, with nothing of the terminal: results go nowhere. A client reads its workloads before that."),
-    Option("ssl", "S", "", "Refused: there is no TLS yet."),
+    Option("token-file", "", "FILE", "The first line of the file is a token, which is presented to every server; see gearmand(8). Default: GEARMAN_TOKEN in the environment, where it is set."),
+    Option("ssl", "S", "", "Speak TLS with the servers, but for Unix-domain sockets."),
+    Option("ssl-ca-file", "", "FILE", "The certificates, in PEM format, one of which has to have signed a server's. Default: GEARMAND_CA_CERTIFICATE in the environment, else those that the system trusts."),
+    Option("ssl-certificate", "", "FILE", "The certificate to show to servers that ask for one. Default: GEARMAN_CLIENT_PEM in the environment."),
+    Option("ssl-key", "", "FILE", "Its key, not encrypted. Default: GEARMAN_CLIENT_KEY in the environment, else it is in the file of the certificate."),
+    Option("ssl-name", "", "NAME", "The name that a server's certificate has to be for, *: any. Default: the server's HOST."),
     Option("verbose", "v", "", "Client: print the handle of each job to standard output. Worker: log each job to standard error."),
     Option("help", "H", "", "Print this and leave."),
     Option("version", "V", "", "Print the version and leave."),
@@ -126,7 +132,7 @@ QUESTIONS = [
 
 WORKER = [
     Option("worker", "w", "", "Be a worker. What follows the options, after --, is a command with its arguments, run anew for each job: it reads the workload and prints the result. Without one, the worker prints the workloads."),
-    Option("count", "c", "N", "Leave after so many jobs. 0: never.", _count),
+    Option("count", "c", "N", "Leave after so many jobs; with --concurrency, that many at once may make it a few more. 0: never.", _count),
     Option("lines", "n", "", "Send each line of the command's output as it comes, as a part of the result."),
     Option("stripped-lines", "N", "", "The same, without the line feeds."),
     Option("concurrency", "", "N", "How many jobs at once. Default: 1.", _some, uses="worker"),
@@ -220,6 +226,7 @@ def _addresses(given: Dict[str, Any]) -> List[Address]:
         # A pair of nothing is what `parse_all` refuses.
         return list(dict.fromkeys(parse(host, given.get("port", DEFAULT_PORT)) for host in hosts)) or parse_all([])
     addresses = parse_all(None)
+    # A Unix-domain socket has no port, and stays as it is.
     return [parse((address.host, given["port"])) for address in addresses] if "port" in given else addresses
 
 
@@ -250,9 +257,12 @@ def _run(given: Dict[str, Any], console: Console) -> int:
         if name in given:
             console.say(text())
             return 0
-    if "ssl" in given:
-        raise ConfigError("-S: there is no TLS yet; nothing was sent")
     use = _use_of(given)
+    if any(name.startswith("ssl") for name in given):
+        from gearmand.tls import of_options
+
+        given["tls"] = of_options(given)
+    given["token"] = find(given.get("token-file"))
     addresses = _addresses(given)
     if use == "worker":
         return _work(given, addresses, console)

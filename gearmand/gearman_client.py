@@ -30,7 +30,8 @@ Settings = Dict[str, Any]
 
 def make_client(given: Settings, addresses: Sequence[Address]) -> Client:
     timeout_s = given.get("timeout")
-    return Client(addresses, connect_timeout_s=_CONNECT_S if timeout_s is None else min(timeout_s, _CONNECT_S))
+    connect_timeout_s = _CONNECT_S if timeout_s is None else min(timeout_s, _CONNECT_S)
+    return Client(addresses, tls=given.get("tls"), token=given["token"], connect_timeout_s=connect_timeout_s)
 
 
 # -- jobs --------------------------------------------------------------------------

@@ -41,8 +41,10 @@ def run_worker(given: Settings, addresses: Sequence[Address], console: Console) 
     _log_to_stderr("verbose" in given)
     worker = Worker(
         addresses,
+        tls=given.get("tls"),
         concurrency=given.get("concurrency", 1),
         processes=given.get("processes", 0),
+        token=given["token"],
         max_jobs=given.get("count") or None,
         on_job_start=_log_job if "verbose" in given else None,
     )

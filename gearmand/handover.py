@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional
 
-from gearmand.dormant import Dormant
+from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function
 from gearmand.jobs import RUNNING, SCHEDULED, Job
 from gearmand.parties import Party
@@ -79,6 +79,7 @@ def _queued(registry: Registry, function: Function) -> Iterator[Row]:
             else:
                 yield _row(registry, registry.job_of(entry))
                 registry.plain.remove(entry[0])
+                registry.room += JOB_BYTES + len(entry[1])
                 function.jobs -= 1
 
 
@@ -184,13 +185,10 @@ def settle(registry: Registry, number: int) -> None:
 
 
 def _put(registry: Registry, row: Row) -> None:
-    """Into its queue, whatever its limit is: it was accepted long ago."""
-    function = registry.functions[row.function]
-    limits, function.limits = function.limits, [None] * len(function.limits)
-    draining, registry.draining = registry.draining, False
+    """Into its queue. It was accepted long ago, so that is no event."""
     events, registry.events = registry.events, None
     restore(registry, row)
-    function.limits, registry.draining, registry.events = limits, draining, events
+    registry.events = events
 
 
 def _without_row(registry: Registry, row: Row) -> None:

@@ -132,6 +132,8 @@ class Handles:
     def __init__(self, prefix: bytes, first_number: int) -> None:
         self._format = prefix.replace(b"%", b"%%") + b":%d"
         self._next = first_number
+        # Ours, and those of the stored jobs that we know by number alone.
+        self._prefixes = {prefix}
 
     def new(self) -> Tuple[int, bytes]:
         """A number and its handle."""
@@ -149,9 +151,23 @@ class Handles:
         return [(number, self._format % number) for number in range(first, first + count)]
 
     def number_of(self, handle: bytes) -> int:
-        """The number in a handle of ours; -1: it is none."""
-        prefix, _, number = handle.rpartition(b":")
-        return int(number) if number.isdigit() and len(number) < 20 and self._format % int(number) == handle else -1
+        """The number in a handle of ours, or one whose prefix has been recognised; -1: it is none."""
+        prefix, _, text = handle.rpartition(b":")
+        if prefix not in self._prefixes or not text.isdigit() or len(text) >= 20:
+            return -1
+        number = int(text)
+        return number if text == b"%d" % number else -1
+
+    def recognise(self, handle: bytes, number: int) -> bool:
+        """Know handles with this one's prefix from now on. False: it is no handle of that number.
+
+        An earlier server over the same store may have had another prefix.
+        """
+        prefix, colon, text = handle.rpartition(b":")
+        if not colon or text != b"%d" % number:
+            return False
+        self._prefixes.add(prefix)
+        return True
 
     def skip(self, number: int) -> None:
         """Give out only greater numbers from now on."""

@@ -8,13 +8,19 @@ who wait, the more go in one (group commit). What has ended or changed is noted
 and goes with the next transaction; nobody waits for it, because at worst a
 crash repeats a job.
 
+Rows of a transaction that failed are refused. What became of them nobody knows:
+a disk or a connection may have failed after they were written. So they are
+removed like ends, with the next transaction. Where the cause is one row that
+the store cannot take (Unstorable), the others are stored without it.
+
 Threads: `keep` and `note` by any, with no other lock held; `keep` blocks. Two
 Conditions on the one lock:
 
     work       Notify whenever there is something to commit, or it is to stop.
                Waited on by the committing thread.
-    committed  Notify whenever a transaction has ended, well or not. Waited on
-               by those whose rows were in it.
+    committed  Notify whenever a transaction has ended, well or not, and when
+               the thread is not waited for any longer. Waited on by those
+               whose rows were in it.
 """
 
 from __future__ import annotations
@@ -23,13 +29,17 @@ import threading
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gearmand.dormant import Wanted
-from gearmand.errors import StoreError
+from gearmand.errors import StoreError, Unstorable
 from gearmand.rows import Change, Limits, Notes, Row
 from gearmand.store import Store, Work
 
 # How long ends and changes may wait for company.
 _GATHER_S = 0.02
+# While a store fails for hours, rows that are refused are not to fill the memory.
+_MOST_DOUBTFUL = 100_000
 _FIRST_PAUSE_S = 0.25
+# What comes of a value that a store cannot take, where it does not say so itself.
+_OF_A_VALUE = (ValueError, TypeError, OverflowError)
 _LONGEST_PAUSE_S = 5.0
 
 
@@ -37,7 +47,8 @@ class _Batch:
     def __init__(self) -> None:
         self.rows: List[Row] = []
         self.done = False
-        self.error: Optional[StoreError] = None
+        # Why rows are not stored, by their numbers.
+        self.failures: Dict[int, StoreError] = {}
 
 
 class Keeper:
@@ -53,6 +64,7 @@ class Keeper:
         self._work = threading.Condition(lock)
         self._committed = threading.Condition(lock)
         self._batch = _Batch()
+        self._under_way = Work((), (), (), ())
         self._removed: List[int] = []
         self._changed: Dict[int, Change] = {}
         self._limits: Dict[bytes, Limits] = {}
@@ -60,6 +72,7 @@ class Keeper:
         # Those that could not be fetched; like ends, they wait a while after a failure.
         self._postponed: List[Wanted] = []
         self._stopping = False
+        self._abandoned = False
         self._closed = False
         self._thread: Optional[threading.Thread] = None
 
@@ -67,26 +80,43 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="gearmand-keeper", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Commit what is left, once, and close the store."""
+    def stop(self, longest_s: float) -> int:
+        """Commit what is left, once, and close the store. Returns how many rows, ends and changes were not stored.
+
+        A store that has not answered after `longest_s` is left to its thread, which closes it when it can.
+        """
         with self._work:
             self._stopping = True
             self._work.notify()
-        if self._thread is not None:
-            self._thread.join()
-        self._store.close()
+        if self._thread is None:
+            self._store.close()
+            return 0
+        self._thread.join(longest_s)
+        with self._work:
+            self._abandoned = True
+            self._committed.notify_all()
+            parts = (*self._under_way, self._batch.rows, self._removed, self._changed, self._limits)
+            return sum(map(len, parts))
 
-    def keep(self, rows: Sequence[Row]) -> None:
-        """Return when the rows survive. StoreError: they do not, and none of them is stored."""
+    def keep(self, rows: Sequence[Row]) -> Dict[int, StoreError]:
+        """Return when the rows survive: those that do not by their numbers, with the reason."""
+        numbers = [row.number for row in rows]
         with self._work:
             if self._stopping:
-                raise StoreError("the server stops")
+                return dict.fromkeys(numbers, StoreError("the server stops"))
             batch = self._batch
             batch.rows.extend(rows)
             self._work.notify()
-            self._committed.wait_for(lambda: batch.done)
-        if batch.error is not None:
-            raise batch.error
+            try:
+                self._committed.wait_for(lambda: batch.done or self._abandoned)
+            finally:
+                if not batch.done:
+                    # Nobody has waited to the end: it is not known whether they are stored.
+                    self._removed += numbers
+        if not batch.done:
+            return dict.fromkeys(numbers, StoreError("%s does not answer, and the server stops" % self._store.where))
+        failures = batch.failures
+        return {number: failures[number] for number in numbers if number in failures} if failures else failures
 
     def note(self, notes: Notes) -> bool:
         """Jobs have ended, or become different: soon stored. Others are wanted from the store. False: the store is closed."""
@@ -109,6 +139,12 @@ class Keeper:
     # -- the committing thread -----------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._commit_until_stopped()
+        finally:
+            self._store.close()
+
+    def _commit_until_stopped(self) -> None:
         pause_s = 0.0
         shrinking = False
         while True:
@@ -121,20 +157,17 @@ class Keeper:
                 wanted, self._wanted = self._postponed + self._wanted, []
                 stopping = self._stopping
             self._postponed = self._fetch(wanted)
-            error = self._commit(work) if any(work) else None
-            failed = error is not None or self._postponed
-            pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
+            failed = not self._commit(work, batch.failures)
+            pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed or self._postponed else 0.0
             if any(work):
                 with self._work:
-                    if error is not None:
-                        self._put_back(work)
-                    batch.error = error
+                    self._under_way = Work((), (), (), ())
                     batch.done = True
                     self._committed.notify_all()
                 shrinking = bool(work.removed) or shrinking
             elif shrinking and not stopping:
                 shrinking = self._store.shrink()
-            if stopping and (not any(work) or error is not None) and self._is_over(error is not None):
+            if stopping and (failed or not any(work)) and self._is_over(failed):
                 return
 
     def _is_over(self, failed: bool) -> bool:
@@ -166,23 +199,42 @@ class Keeper:
         batch, self._batch = self._batch, _Batch()
         work = Work(batch.rows, list(self._changed.values()), self._removed, list(self._limits.values()))
         self._removed, self._changed, self._limits = [], {}, {}
+        self._under_way = work
         return batch, work
 
     def _put_back(self, work: Work) -> None:
         """After a failure: what nobody waits for is for the next time, under what has been noted since."""
         self._removed = [*work.removed, *self._removed]
+        if len(self._removed) < _MOST_DOUBTFUL:
+            self._removed += [row.number for row in work.added]
         self._changed = {**{change.number: change for change in work.changed}, **self._changed}
         self._limits = {**{limits.function: limits for limits in work.limits}, **self._limits}
 
-    def _commit(self, work: Work) -> Optional[StoreError]:
+    def _commit(self, work: Work, failures: Dict[int, StoreError]) -> bool:
+        """Whether it is done, but for rows that the store cannot take; which rows are not stored goes into `failures`."""
+        if not any(work):
+            return True
         try:
             self._store.commit(work)
-            return None
+            return True
         except Exception as error:
             failure = self._failure(error)
-            self._complain(failure)
-            return failure
+        if isinstance(failure, Unstorable) and len(work.added) > 1:
+            # By halves, until those that cannot be stored are alone.
+            middle = len(work.added) // 2
+            first = self._commit(work._replace(added=work.added[:middle]), failures)
+            return self._commit(Work(work.added[middle:], (), (), ()), failures) and first
+        self._complain(failure)
+        failures.update(dict.fromkeys([row.number for row in work.added], failure))
+        if isinstance(failure, Unstorable) and work.added:
+            return self._commit(work._replace(added=()), failures)
+        with self._work:
+            self._put_back(work)
+        return False
 
     def _failure(self, error: Exception) -> StoreError:
         # What is no StoreError is a mistake of ours. Without this thread everybody would wait for ever.
-        return error if isinstance(error, StoreError) else StoreError("%s: %r" % (self._store.where, error))
+        if isinstance(error, StoreError):
+            return error
+        kind = Unstorable if isinstance(error, _OF_A_VALUE) else StoreError
+        return kind("%s: %r" % (self._store.where, error))

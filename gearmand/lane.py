@@ -23,16 +23,16 @@ from gearmand.connection import Connection
 from gearmand.errors import ServerLost
 from gearmand.protocol import PacketType, pack
 from gearmand.shift import Shift, called
-from gearmand.station import ASLEEP, AWAKE, CONNECTING, DOWN, GRABBING, NEVER, OWING, Attempt, Station
+from gearmand.station import ASLEEP, AWAKE, CONNECTING, DOWN, GRAB_JOB, GRABBING, NEVER, OWING, Attempt, Station
 from gearmand.waker import Waker
 
 LOG = logging.getLogger("gearmand.worker")
 
-GRAB = pack(PacketType.GRAB_JOB_UNIQ)
 PRE_SLEEP = pack(PacketType.PRE_SLEEP)
 
 # How long a worker that stops waits for the answer to its last grab: it may be a job.
 _LEAVE_S = 1.0
+_UNKNOWN_COMMAND = (b"server_error", b"INVALID_COMMAND")
 # How often `stop_if` is asked while there is nothing to do.
 _STOP_IF_S = 1.0
 
@@ -230,7 +230,7 @@ class Lane:
                 station.grabs(now)
                 self._grabbing = station
                 self._look_at = min(self._look_at, station.due_at)
-                self._send(station, GRAB)
+                self._send(station, station.grab)
         if self._grabbing is None:
             self._rest()
 
@@ -287,6 +287,11 @@ class Lane:
         code, _, text = body.partition(b"\0")
         level = logging.DEBUG if code in station.complaints else logging.WARNING
         station.complaints.add(code)
+        if code in _UNKNOWN_COMMAND and station.owes and not station.answered and station.grab is not GRAB_JOB:
+            # The Perl server knows no GRAB_JOB_UNIQ.
+            station.grab = GRAB_JOB
+            self._send(station, GRAB_JOB)
+            return
         LOG.log(level, "%s: ERROR %s: %s", station.server, code.decode("utf-8", "replace"), text.decode("utf-8", "replace"))
 
     def _assign(self, station: Station, body: bytes) -> None:
@@ -337,7 +342,7 @@ class Lane:
     def _end(self, station: Station, packets: List[bytes], now: float) -> None:
         assert station.connection is not None
         if self._same_again(station):
-            packets.append(GRAB)
+            packets.append(station.grab)
             station.grabs(now)
             self._grabbing = station
             if station.due_at < self._look_at:

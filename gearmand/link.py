@@ -42,13 +42,13 @@ Connect = Callable[[Address, Optional[float]], Connection]
 
 
 class Link:
-    """`connect`: makes the connection within so many seconds, or raises ServerLost. `greeting`: what is sent first; `ignored`: how many answers that gets."""
+    """`connect`: makes the connection within so many seconds, or raises ServerLost. `greeting`: what is sent first; `ignored`: how many answers that gets; `presents`: whether there is a token in it, which gets one more, the first."""
 
-    def __init__(self, address: Address, connect: Connect, greeting: bytes, ignored: int) -> None:
+    def __init__(self, address: Address, connect: Connect, greeting: bytes, ignored: int, presents: bool = False) -> None:
         self.address = address
         self._connect = connect
         self._greeting = greeting
-        self._ignored = ignored
+        self._greeted = [_Presented()] * presents + [_Ignored()] * ignored
         # No attempt to connect before this time, where there is another server.
         self.rests_until = 0.0
         self._rest_s = 0.0
@@ -118,7 +118,7 @@ class Link:
         Look at it afterwards: it may have gone to another server, or be read
         for by another thread. RuntimeError: called by a callback.
         """
-        if self._reader == threading.get_ident():
+        if self.reads_here():
             raise RuntimeError("a callback cannot wait for the connection that it is called from: use submit")
         if self._reading.acquire(False):
             self._reader = threading.get_ident()
@@ -134,9 +134,16 @@ class Link:
                 if self._awaits_something:
                     self.attend()
 
+    def reads_here(self) -> bool:
+        """Whether this thread is the one that reads, so in a callback."""
+        return self._reader == threading.get_ident()
+
     def close(self) -> None:
         """End the connection for good: all who wait are told."""
         self._closed = True
+        connection = self._connection
+        if connection is not None:
+            connection.shut_down()  # Whoever is sending on it stops.
         with self._sending:
             connection = self._connection
         if connection is not None:
@@ -168,8 +175,10 @@ class Link:
             self.rest()
             raise
         self._rest_s = self.rests_until = 0.0
-        self._questions.extend([_Ignored()] * self._ignored)
+        self._questions.extend(self._greeted)
         self._connection = connection
+        if self._closed:
+            connection.shut_down()  # `close` may not have seen it.
         return connection
 
     # -- reading ---------------------------------------------------------------
@@ -284,3 +293,12 @@ class _Ignored:
 
     def lost(self, error: Exception) -> None:
         pass
+
+
+class _Presented(_Ignored):
+    """The answer to a token. One that is refused leaves the client with what everybody may do there."""
+
+    def answered(self, server: str, kind: int, body: bytes) -> bool:
+        if kind == PacketType.ERROR:
+            LOG.warning("%s: the token was refused: %s", server, body.replace(b"\0", b": ").decode("utf-8", "replace"))
+        return False

@@ -16,25 +16,32 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError, HandedOver, StoreError, not_stored
+from gearmand.errors import TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
+from gearmand.socket_file import SocketFile
 
 if TYPE_CHECKING:
+    from gearmand.channel import Channel
+    from gearmand.gate import Gate
+    from gearmand.revival import Kept
+    from gearmand.rows import Submission
     from gearmand.server import Server
+    from gearmand.tls import ServerSide
 
 _RECEIVE_BYTES = 64 * 1024
 # As long as a peer sends no more at a time. It costs a waiting handler that
 # much memory, and 4 KB where it is more than that.
 _FEW_BYTES = 1024
 # Now and then between the turns of one peer that has sent a great many small
-# packets: long enough for other handlers to have theirs.
+# packets, or asked for a large table: long enough for other handlers to have theirs.
 _PAUSE_S = 0.0005
 _PACKETS_A_PAUSE = 200
+_LARGE_ANSWER_BYTES = 4096
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # How often a submission that another server should take is looked at again.
@@ -42,35 +49,45 @@ _LOOK_S = 0.02
 # For how long the last answers to a peer that has stopped sending are kept.
 _LINGER_S = 5.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def host_of(address: Any) -> str:
+    """The address of a peer, without its port; empty for a Unix socket."""
+    return "" if isinstance(address, str) or address[0] == "unix" else str(address[0])
 
 
 def address_text(address: Any) -> str:
-    """`host:port`, the host in brackets where it has colons itself."""
+    """`host:port`, the host in brackets where it has colons itself; `unix:PATH` of a socket, `unix:PROCESS` of who has connected to it."""
+    if isinstance(address, str):
+        return "unix:" + address
     host, port = address[:2]
     return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
 
 
-class Passed(NamedTuple):
-    """A socket that listens already, made by another process."""
-
-    sock: socket.socket
-    kind: str = "plain"
-    """What is spoken there."""
-
-
 class Listener(socketserver.ThreadingTCPServer):
-    """Listens on one address from its construction on, or on a socket that does so already. OSError: it cannot."""
+    """Listens on one address from its construction on, or on a Unix-domain socket. OSError, ConfigError: it cannot.
+
+    `tls`: whose TLS is spoken there; `None`: plain text. `passed`: a socket
+    that listens there already.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
     # The owner joins the handlers, after it has shut their sockets down.
     block_on_close = False
 
-    kind = "plain"
-
-    def __init__(self, owner: "Server", family: int, address: Tuple[Any, ...], passed: Optional[Passed] = None) -> None:
+    def __init__(
+        self,
+        owner: "Server",
+        family: int,
+        address: Any,
+        tls: "Optional[ServerSide]" = None,
+        socket_file: Optional[SocketFile] = None,
+        passed: Optional[socket.socket] = None,
+    ) -> None:
         self.owner = owner
+        self.tls = tls
+        self.socket_file = socket_file
         self.address_family = family
         self.request_queue_size = owner.config.backlog
         self._stopped = threading.Event()
@@ -79,12 +96,21 @@ class Listener(socketserver.ThreadingTCPServer):
         super().__init__(address, Handler, bind_and_activate=passed is None)
         if passed is not None:
             self.socket.close()
-            self.socket = passed.sock
+            self.socket = passed
 
     def server_bind(self) -> None:
+        if self.socket_file is not None:
+            self.socket_file.listen(self.socket, self.request_queue_size)
+            self.server_address = self.socket_file.path  # type: ignore[assignment]
+            return
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         super().server_bind()
+
+    def server_close(self) -> None:
+        if self.socket_file is not None:
+            self.socket_file.remove()
+        super().server_close()
 
     def run(self) -> None:
         """The accept thread: accept until `stop`."""
@@ -119,9 +145,16 @@ class Listener(socketserver.ThreadingTCPServer):
                 pass
         self.shutdown()
 
+    def let_go(self) -> None:
+        """After `pause`: it is another process's alone."""
+        if self.socket_file is not None:
+            self.socket_file.let_go()
+        self.server_close()
+
     def get_request(self) -> Tuple[socket.socket, Any]:
         try:
-            return super().get_request()
+            request, address = super().get_request()
+            return request, ("unix", _process_of(request)) if self.address_family == socket.AF_UNIX else address
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 self.owner.complaints.say(
@@ -134,16 +167,14 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         owner = self.owner
-        if not owner.most_connections or owner.connections < owner.most_connections:
-            return True
-        owner.complaints.say(
-            LEVELS["WARNING"],
-            "connections over the limit",
-            "%s: closed, there are %d connections already (--max-connections)",
-            address_text(client_address),
-            owner.most_connections,
-        )
-        return False
+        if owner.most_connections and owner.connections >= owner.most_connections:
+            why: Optional[str] = "there are %d connections already (--max-connections)" % owner.most_connections
+        else:
+            why = owner.gatekeeper.admit(host_of(client_address))
+        if why is not None:
+            kind = "connections over the limit"
+            owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed, %s", address_text(client_address), why)
+        return why is None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         name = "gearmand " + address_text(client_address)
@@ -155,6 +186,7 @@ class Listener(socketserver.ThreadingTCPServer):
             thread.start()
         except RuntimeError as error:
             self.owner.remove_handler(thread)
+            self.owner.gatekeeper.dismiss(host_of(client_address))
             self.owner.complaints.say(LEVELS["ERROR"], "connections without a thread", "%s: %s", name, error)
             self.shutdown_request(request)
 
@@ -163,6 +195,7 @@ class Listener(socketserver.ThreadingTCPServer):
             super().process_request_thread(request, client_address)
         finally:
             self.owner.remove_handler(threading.current_thread())
+            self.owner.gatekeeper.dismiss(host_of(client_address))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         self.owner.complaints.say(
@@ -181,8 +214,10 @@ class Handler(socketserver.BaseRequestHandler):
         config = self.owner.config
         _set_options(self.request, config)
         self.decoder = Decoder(config.max_packet, config.max_line)
+        tls = self.server.tls
+        self.channel: "Optional[Channel]" = None if tls is None else tls.channel(self.request)
         self.peer = Peer(
-            self.request,
+            self.channel or self.request,
             address_text(self.client_address),
             self.owner.broker.touched,
             self.owner.flusher.add,
@@ -194,9 +229,11 @@ class Handler(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         peer = self.peer
+        self.owner.halves.note(peer, 0)
         if peer.lingering is not None:
             self.owner.broker.turn(lambda registry: registry.end_linger(peer))
-        if peer.outbox and peer.why_aborted is None:
+        # Not its outbox: what is being sent just now is in neither place.
+        if peer.waiting_bytes and peer.why_aborted is None:
             self._wait_until_read(0, _LINGER_S)
         self.owner.broker.leave(peer)
         if peer.why_aborted is not None and not peer.dismissed_at and not self.owner.stopping:
@@ -205,8 +242,13 @@ class Handler(socketserver.BaseRequestHandler):
         self.owner.log.info("%s: gone", peer.address)
 
     def handle(self) -> None:
-        decoder, peer = self.decoder, self.peer
-        receive, receive_into = self.request.recv, self.request.recv_into
+        if self.channel is not None and not self._shake_hands(self.channel):
+            return
+        # Not before: its certificate may be what opens the gate.
+        self.owner.gatekeeper.give_gate(self.peer)
+        decoder, peer, gate = self.decoder, self.peer, self.peer.gate
+        held = 0
+        receive, receive_into = peer.socket.recv, peer.socket.recv_into
         most = _FEW_BYTES
         while not self.owner.stopping:
             room = decoder.room()
@@ -228,10 +270,19 @@ class Handler(socketserver.BaseRequestHandler):
                     self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
                     return
                 continue
+            except TlsFailure as failure:
+                self._complain("peers that break TLS", str(failure))
+                return
             except OSError:
                 return
+            if decoder.held != held:
+                held = self.owner.halves.note(peer, decoder.held)
             if events:
                 self._serve(events)
+                if gate is not None and gate.refused:
+                    self._tell_refused(gate)
+                    if gate.given_up:
+                        return
                 if peer.dismissed_at:
                     return
             if decoder.failure is not None:
@@ -239,6 +290,20 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
+
+    def _shake_hands(self, channel: "Channel") -> bool:
+        """Begin TLS. False: the connection is over."""
+        try:
+            channel.handshake(self.owner.config.ssl_handshake_timeout or None)
+        except TlsFailure as failure:
+            if self.peer.why_aborted is None:
+                self._complain("TLS: %s" % str(failure).partition(":")[0], str(failure))
+            return False
+        except OSError:
+            return False
+        name = self.peer.common_name = channel.common_name
+        self.owner.log.info("%s: speaks %s%s", self.peer.address, channel.version, "" if name is None else " as %r" % name)
+        return True
 
     def _serve(self, events: Sequence[Event]) -> None:
         broker = self.owner.broker
@@ -249,8 +314,9 @@ class Handler(socketserver.BaseRequestHandler):
             if broker.keeper is None:
                 at = broker.turn(packet_commands.serve, self.peer, events, at)
             else:
-                kept = self._keep(events, at)
-                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, packet_commands.PACKETS_A_COMMIT)
+                wanted, most = packet_commands.submissions(events, at, time.time())
+                kept = self._keep(wanted) if wanted else {}
+                at = broker.turn(packet_commands.serve, self.peer, events, at, kept, most)
             if at == len(events) or self.peer.why_aborted is not None:
                 return
             if events[at][0] == TEXT_LINE:
@@ -268,35 +334,35 @@ class Handler(socketserver.BaseRequestHandler):
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
 
-    def _keep(self, events: Sequence[Event], at: int) -> Optional[Mapping[int, packet_commands.Kept]]:
-        """Store the background jobs of the next turn: by their places, their rows, or why they are refused.
-
-        `None`: another server has the store.
-        """
-        wanted = packet_commands.submissions(events, at, time.time())
-        if not wanted:
-            return {}
-        try:
-            return dict(zip(wanted, self.owner.broker.keep(list(wanted.values()))))
-        except HandedOver:
-            return None
-        except StoreError as error:
-            return dict.fromkeys(wanted, not_stored(error))
+    def _keep(self, wanted: Dict[int, Submission]) -> Dict[int, Kept]:
+        """Store background jobs: by their places, their rows, or why they are refused."""
+        broker, gate = self.owner.broker, self.peer.gate
+        kept: Dict[int, Kept] = {}
+        if gate is not None:
+            # Before they are stored, not after.
+            kept.update(broker.turn(packet_commands.not_allowed, gate, wanted))
+            wanted = {at: submission for at, submission in wanted.items() if at not in kept}
+        if wanted:
+            kept.update(zip(wanted, broker.keep(list(wanted.values()))))
+        return kept
 
     def _answer(self, line: bytes) -> None:
         peer = self.peer
-        for piece in text_commands.answer(self.owner.control._replace(asking=peer), line):
+        for piece in text_commands.answer(self.owner.control._replace(asking=peer), line, peer.gate):
             self.owner.broker.turn(lambda registry: peer.post_text(piece))
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
             if peer.why_aborted is not None:
                 return
+            if len(piece) > _LARGE_ANSWER_BYTES:
+                # More of it is all computation.
+                time.sleep(_PAUSE_S)
 
     def _wait_until_read(self, enough_bytes: int, longest_s: float = float("inf")) -> None:
         """Wait until no more than that waits for the peer, or it is given up. The flusher does the sending."""
         peer = self.peer
         ends_at = time.monotonic() + longest_s
-        while peer.outbox and peer.waiting_bytes > enough_bytes and peer.why_aborted is None:
+        while peer.waiting_bytes > enough_bytes and peer.why_aborted is None:
             if time.monotonic() > ends_at or self.owner.stopping:
                 return
             poll = select.poll()
@@ -305,11 +371,25 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             time.sleep(_PAUSE_S)
 
+    def _tell_refused(self, gate: Gate) -> None:
+        for kind, what in gate.take():
+            self.owner.complaints.say(LEVELS["WARNING"], kind, "%s", what)
+
     def _complain(self, kind: str, why: str) -> None:
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)
 
 
 def _set_options(sock: socket.socket, config: Config) -> None:
+    if sock.family != socket.AF_UNIX:
+        _set_tcp_options(sock, config)
+    if config.partial_timeout:
+        # A receive timeout of the kernel's own: Python's would cost a poll
+        # before each receive.
+        whole, fraction = divmod(config.partial_timeout, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
+
+
+def _set_tcp_options(sock: socket.socket, config: Config) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -319,58 +399,8 @@ def _set_options(sock: socket.socket, config: Config) -> None:
     ):
         if value > 0 and hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if config.partial_timeout:
-        # A receive timeout of the kernel's own: Python's would cost a poll
-        # before each receive.
-        whole, fraction = divmod(config.partial_timeout, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
 
 
-def listen(owner: "Server", passed: Sequence[Passed] = ()) -> List[Listener]:
-    """A listener for every socket that was passed, else for every address that the configuration names. ConfigError."""
-    listeners: List[Listener] = [_listen_at(owner, each) for each in passed]
-    if passed:
-        return listeners
-    try:
-        port = owner.config.port
-        for name in owner.config.listen or (None,):
-            before = len(listeners)
-            skipped: List[OSError] = []
-            for family, address in _resolve(name, port):
-                try:
-                    # Where any port will do, the first one's is everybody's.
-                    listeners.append(Listener(owner, family, (address[0], port, *address[2:])))
-                except OSError as error:
-                    # A name may stand for an address of a family that this
-                    # machine does not have.
-                    if error.errno not in _NO_SUCH_FAMILY:
-                        raise _cannot_listen(address, error)
-                    skipped.append(error)
-                if not port and listeners:
-                    port = listeners[0].server_address[1]
-            if len(listeners) == before:
-                raise _cannot_listen((name or "*", port), skipped[0])
-    except ConfigError:
-        for listener in listeners:
-            listener.server_close()
-        raise
-    return listeners
-
-
-def _listen_at(owner: "Server", passed: Passed) -> Listener:
-    sock = passed.sock
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM or passed.kind != Listener.kind:
-        raise ConfigError("a socket was passed that is none of TCP: %s" % sock)
-    return Listener(owner, sock.family, sock.getsockname(), passed)
-
-
-def _resolve(name: Any, port: int) -> List[Tuple[int, Tuple[Any, ...]]]:
-    try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("--listen: cannot resolve %r: %s" % (name, getattr(error, "strerror", None) or error))
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-
-
-def _cannot_listen(address: Any, error: OSError) -> ConfigError:
-    return ConfigError("cannot listen on %s: %s" % (address_text(address), error.strerror or error))
+def _process_of(sock: socket.socket) -> int:
+    """The number of the process that has connected to a Unix-domain socket; 0: it cannot be seen from here."""
+    return struct.unpack("@3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

@@ -108,6 +108,8 @@ class MysqlStore(RemoteStore):
                 self._run(statement.format(t=self._table).encode())
         self._lock(LOCK_S if first else 0.0, database)
         self._check_owner(first)
+        # Those timeouts were for connecting; from now on the connection is severed when it is time.
+        self._connection._read_timeout = self._connection._write_timeout = None
 
     def _lock(self, waiting_s: float, database: str) -> None:
         name = "gearmand " + hashlib.sha1(("%s.%s" % (database, self._table)).encode()).hexdigest()
@@ -133,6 +135,10 @@ class MysqlStore(RemoteStore):
 
     def _disconnect(self) -> None:
         self._connection.close()
+
+    def _descriptor(self) -> int:
+        descriptor: int = self._connection._sock.fileno()
+        return descriptor
 
     def _is_lost(self, error: Exception) -> bool:
         code = error.args[0] if error.args else 0

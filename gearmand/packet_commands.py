@@ -9,15 +9,16 @@ is held throughout, so nothing here waits, sends or logs.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
-from gearmand.jobs import RUNNING, Job, Priority
+from gearmand.gate import Gate
+from gearmand.jobs import Job, Priority
 from gearmand.parties import Assign, Party
-from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
+from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, SUBMISSIONS, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
-from gearmand.revival import runs_elsewhere, submit_row, waits
+from gearmand.revival import Kept, admit, pass_on, status_of, status_of_job, waits
 from gearmand.rows import Row, Submission
 
 HIGH, NORMAL, LOW = (int(priority) for priority in Priority)
@@ -38,6 +39,9 @@ and sends more while the next are made (measured, `echo -d 64`: a quarter more t
 PACKETS_A_COMMIT = 200
 """The same where background jobs are stored: those of one turn are in one transaction."""
 
+TOKEN = b"token:"
+"""What an OPTION_REQ begins with that presents a token: an extension of this server's."""
+
 UNIQUE_BYTES = 64
 FUNCTION_BYTES = 8192
 HANDLE_BYTES = 63
@@ -45,6 +49,7 @@ CLIENT_ID_BYTES = 127
 # What is looked at of a number, and of the arguments of a packet without data,
 # however long they are: more than any bound of theirs.
 _NUMBER_BYTES = 64
+_ENDS = frozenset(map(int, (PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION)))
 _SMALL_BYTES = 2 * FUNCTION_BYTES
 _AS_GOOD_AS_NONE_S = 10 * 365 * 86400
 
@@ -59,31 +64,24 @@ class Command(NamedTuple):
 
 
 def serve(
-    registry: Registry,
-    peer: Party,
-    events: Sequence[Event],
-    start: int,
-    kept: Optional[Mapping[int, Kept]] = {},
-    most: int = PACKETS_A_TURN,
+    registry: Registry, peer: Party, events: Sequence[Event], start: int, kept: Mapping[int, Kept] = {}, most: int = PACKETS_A_TURN
 ) -> int:
     """Do what packets ask, in order, from `events[start]` on; return where it stopped.
 
-    That is at the end, before a line of text, before a submission where
-    another server takes them now, or after `most` of them.
-    `kept`: what the store has made of `submissions`, by their places; `None`:
-    another server has it.
+    That is at the end, before a line of text, after `most` of them, or before
+    a submission that is for another server to take.
+    `kept`: what the store has made of `submissions`, by their places.
     """
     if registry.events is not None:
         registry.asking = peer
-    elsewhere = registry.handed_over or kept is None
+    elsewhere = registry.handed_over or None in kept.values()
     end = min(len(events), start + most)
     for at in range(start, end):
         kind, body = events[at]
         if elsewhere and kind in SUBMISSIONS:
-            row = kept.get(at) if kept else None
+            row = kept.get(at)
             if isinstance(row, Row):
-                # Stored just before: the other server has it.
-                peer.post(JOB_CREATED, row.handle)
+                peer.post(JOB_CREATED, pass_on(registry, row))
                 continue
             if not (registry.draining and peer.running):
                 return at
@@ -129,33 +127,48 @@ def _integer(raw: Body) -> int:
 
 
 Parsed = Union[Submission, Refusal]
-Kept = Union[Row, Refusal]
 
 
-def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Dict[int, Submission]:
-    """The background jobs that the next `serve` of these events will submit, by their place in them.
+def submissions(events: Sequence[Event], start: int, epoch_s: float) -> Tuple[Dict[int, Submission], int]:
+    """The background jobs that the next `serve` of these events submits, by their place in them, and its `most`.
 
-    What is refused as it stands is not among them: `serve` says so.
+    What is refused as it stands is not among them: `serve` says so. They are
+    accepted before anything of that turn is done; so a unique does not go with
+    the end of a job before it, which it would still join.
     """
     found: Dict[int, Submission] = {}
+    has_end = False
     for at in range(start, min(len(events), start + PACKETS_A_COMMIT)):
         kind, body = events[at]
-        if kind == TEXT_LINE:
-            break
         if kind in BACKGROUND:
             arguments = split(body, len(ARGUMENTS[kind]))
             if len(arguments) == len(ARGUMENTS[kind]):
                 parsed = BACKGROUND[kind](epoch_s, *arguments)
                 if isinstance(parsed, Submission):
+                    if has_end and parsed.unique:
+                        return found, at - start
                     found[at] = parsed
-    return found
+        elif kind == TEXT_LINE:
+            break
+        elif kind in _ENDS:
+            has_end = True
+    return found, PACKETS_A_COMMIT
+
+
+def not_allowed(registry: Registry, gate: Gate, wanted: Mapping[int, Submission]) -> Dict[int, Refusal]:
+    """Why the peer may not submit some of these."""
+    refusals = {at: gate.submit(registry.now, submission.function) for at, submission in wanted.items()}
+    return {at: refusal for at, refusal in refusals.items() if refusal is not None}
 
 
 def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
-    if isinstance(kept, Refusal):
-        return kept
-    job = submit_row(registry, kept)
-    return _created(peer, job)
+    if not isinstance(kept, Row):
+        return kept or errors.SHUTTING_DOWN
+    handle = admit(registry, kept)
+    if peer.gate is not None and (handle in registry.jobs or waits(registry, handle)):
+        peer.gate.own(registry.load, handle)
+    peer.post(JOB_CREATED, handle)
+    return None
 
 
 def _submit(priority: int) -> Callable[..., Result]:
@@ -164,9 +177,22 @@ def _submit(priority: int) -> Callable[..., Result]:
             return errors.UNIQUE_TOO_LARGE
         if len(function) > FUNCTION_BYTES:
             return errors.FUNCTION_TOO_LARGE
+        if peer.gate is not None:
+            return _submit_gated(registry, peer.gate, peer, peer, Submission(function, unique, workload, priority))
         return _created(peer, registry.submit(peer, function, unique, workload, priority))
 
     return submit
+
+
+def _submit_gated(registry: Registry, gate: Gate, peer: Party, listener: Optional[Party], submission: Submission) -> Result:
+    function, unique, workload, priority, due_s, reducer = submission
+    refusal = gate.submit(registry.now, function)
+    if refusal is not None:
+        return refusal
+    job = registry.submit(listener, function, unique, workload, priority, due_s, reducer)
+    if isinstance(job, Job):
+        gate.own(registry.load, job.handle)
+    return _created(peer, job)
 
 
 def _submit_plain(priority: int, kind: int) -> Callable[..., Result]:
@@ -175,9 +201,16 @@ def _submit_plain(priority: int, kind: int) -> Callable[..., Result]:
     def submit(registry: Registry, peer: Party, body: Body, function: bytes, unique: bytes, workload: Body) -> Result:
         if unique or type(workload) is not bytes or len(function) > FUNCTION_BYTES:
             return submit_any(registry, peer, body, function, unique, workload)
+        gate = peer.gate
+        if gate is not None:
+            refusal = gate.submit(registry.now, function)
+            if refusal is not None:
+                return refusal
         handle = registry.submit_plain(function, workload, priority)
         if type(handle) is not bytes:
             return handle
+        if gate is not None:
+            gate.own(registry.load, handle)
         peer.post(JOB_CREATED, handle)
         return None
 
@@ -189,16 +222,18 @@ def _submit_background(kind: int) -> Callable[..., Result]:
         parsed = BACKGROUND[kind](registry.epoch_s, *arguments)
         if isinstance(parsed, Refusal):
             return parsed
+        if peer.gate is not None:
+            return _submit_gated(registry, peer.gate, peer, None, parsed)
         function, unique, workload, priority, due_s, reducer = parsed
         return _created(peer, registry.submit(None, function, unique, workload, priority, due_s, reducer))
 
     return submit
 
 
-def _created(peer: Party, job: Union[Job, bytes, Refusal]) -> Result:
+def _created(peer: Party, job: Union[Job, Refusal]) -> Result:
     if isinstance(job, Refusal):
         return job
-    peer.post(JOB_CREATED, job if type(job) is bytes else job.handle)
+    peer.post(JOB_CREATED, job.handle)
     return None
 
 
@@ -245,6 +280,8 @@ def _submit_reduce(registry: Registry, peer: Party, body: Body, *arguments: Any)
     parsed = _reduce(registry.epoch_s, *arguments)
     if isinstance(parsed, Refusal):
         return parsed
+    if peer.gate is not None:
+        return _submit_gated(registry, peer.gate, peer, peer, parsed)
     job = registry.submit(peer, parsed.function, parsed.unique, parsed.workload, NORMAL, reducer=parsed.reducer)
     return _created(peer, job)
 
@@ -262,9 +299,7 @@ BACKGROUND: Dict[int, Callable[..., Parsed]] = {
 
 def _get_status(registry: Registry, peer: Party, body: Body, handle: bytes) -> Result:
     handle = handle.rstrip(b"\0")
-    job = registry.jobs.get(handle)
-    status = _status(job) if job is not None else _status_without_job(registry, handle)
-    peer.post(PacketType.STATUS_RES, b"\0".join((handle, *status)))
+    peer.post(PacketType.STATUS_RES, b"\0".join((handle, *status_of(registry, handle))))
     return None
 
 
@@ -274,33 +309,27 @@ def _get_status_unique(registry: Registry, peer: Party, body: Body, unique: byte
         return errors.UNIQUE_TOO_LARGE
     job = registry.uniques.newest(unique)
     listeners = sum(job.listeners.values()) if job is not None and job.listeners else 0
-    peer.post(PacketType.STATUS_RES_UNIQUE, b"\0".join((unique, *_status(job), b"%d" % listeners)))
+    peer.post(PacketType.STATUS_RES_UNIQUE, b"\0".join((unique, *status_of_job(job), b"%d" % listeners)))
     return None
 
 
-_WAITING = (b"1", b"0", b"0", b"0")
-_RUNNING = (b"1", b"1", b"0", b"0")
-
-
-def _status_without_job(registry: Registry, handle: bytes) -> Sequence[bytes]:
-    if waits(registry, handle):
-        return _WAITING
-    return _RUNNING if runs_elsewhere(registry, handle) else _status(None)
-
-
-def _status(job: Optional[Job]) -> Sequence[bytes]:
-    """Known, running, numerator, denominator."""
-    if job is None:
-        return (b"0", b"0", b"0", b"0")
-    return (b"1", b"1" if job.state is RUNNING else b"0", b"%d" % job.numerator, b"%d" % job.denominator)
-
-
 def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Result:
+    if option.startswith(TOKEN):
+        return _present(peer, option[len(TOKEN) :].rstrip(b"\0"))
     if option.rstrip(b"\0").lower() != b"exceptions":
         return errors.UNKNOWN_OPTION
     peer.exceptions = True
     peer.post(PacketType.OPTION_RES, body)
     return None
+
+
+def _present(peer: Party, token: bytes) -> Result:
+    if peer.gate is None or peer.gate.rights is None:
+        return errors.UNKNOWN_OPTION  # There is no access list.
+    refusal = peer.gate.present(token)
+    if refusal is None:
+        peer.post(PacketType.OPTION_RES, b"token")
+    return refusal
 
 
 # -- workers -------------------------------------------------------------------
@@ -309,16 +338,29 @@ def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Resul
 def _can_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
-    registry.can_do(peer, function)
-    return None
+    refusal = _may_work(registry, peer, function)
+    if refusal is None:
+        registry.can_do(peer, function)
+    return refusal
 
 
 def _can_do_timeout(registry: Registry, peer: Party, body: Body, function: bytes, timeout: bytes) -> Result:
     if len(function) > FUNCTION_BYTES:
         return errors.FUNCTION_TOO_LARGE
     timeout_s = _integer(timeout) * registry.timeout_unit_s
-    registry.can_do(peer, function, timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None)
-    return None
+    refusal = _may_work(registry, peer, function)
+    if refusal is None:
+        registry.can_do(peer, function, timeout_s if 0 < timeout_s < _AS_GOOD_AS_NONE_S else None)
+    return refusal
+
+
+def _may_work(registry: Registry, peer: Party, function: bytes) -> Result:
+    """Why it may not: it is not allowed to, or there are too many abilities and this is a new one."""
+    refusal = None if peer.gate is None else peer.gate.work(function)
+    if refusal is None and not registry.load.takes_ability(len(peer.abilities)):
+        is_new = registry.functions.get(function) not in peer.abilities
+        return errors.TOO_MANY_ABILITIES if is_new else None
+    return refusal
 
 
 def _cant_do(registry: Registry, peer: Party, body: Body, function: bytes) -> Result:
@@ -443,10 +485,6 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.SUBMIT_JOB_BG: _submit_plain(NORMAL, PacketType.SUBMIT_JOB_BG),
     PacketType.SUBMIT_JOB_HIGH_BG: _submit_plain(HIGH, PacketType.SUBMIT_JOB_HIGH_BG),
     PacketType.SUBMIT_JOB_LOW_BG: _submit_plain(LOW, PacketType.SUBMIT_JOB_LOW_BG),
-}
-
-SUBMISSIONS = frozenset(map(int, BACKGROUND)) | {
-    int(kind) for kind in PacketType if kind.name in ("SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB")
 }
 
 COMMANDS: Dict[int, Command] = {

@@ -14,6 +14,7 @@ from gearmand.jobs import Priority, Workload
 
 if TYPE_CHECKING:
     from gearmand.functions import Function, Queue
+    from gearmand.gate import Gate
     from gearmand.jobs import Job
 
 REMEMBERED_HANDLES = 1024
@@ -77,6 +78,7 @@ class Party:
         "listening",
         "client_id",
         "exceptions",
+        "gate",
     )
 
     def __init__(self, exceptions: bool = False) -> None:
@@ -108,6 +110,8 @@ class Party:
         self.client_id = b"-"
         # Whether it wants WORK_EXCEPTION as such; otherwise it gets WORK_FAIL.
         self.exceptions = exceptions
+        # Where it may not do everything: what decides.
+        self.gate: Optional["Gate"] = None
 
     def post(self, kind: int, body: Workload, tail: Workload = b"") -> None:
         """Take a packet for this party, to be sent after the lock is released. Must not block.

@@ -23,7 +23,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Callable, List, Optional, Union
+from typing import Any, Callable, List, Optional, Union
 
 from gearmand.parties import Party
 from gearmand.protocol import RESPONSE_HEADS, packed_size
@@ -38,7 +38,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 
 
 class Peer(Party):
-    """A party at the other end of a socket.
+    """A party at the other end of a socket, or of a Channel, which is used like one.
 
     `limit_bytes` bounds what may wait behind the packet at the head of the
     outbox; a peer that exceeds it is aborted. 0: no bound.
@@ -48,6 +48,7 @@ class Peer(Party):
         "socket",
         "fileno",
         "address",
+        "common_name",
         "outbox",
         "touched",
         "backed_up",
@@ -65,7 +66,7 @@ class Peer(Party):
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Any,
         address: str,
         touched_peers: List["Peer"],
         on_backed_up: Callable[["Peer"], None],
@@ -76,6 +77,8 @@ class Peer(Party):
         self.socket = sock
         self.fileno = sock.fileno()
         self.address = address
+        # The CN of its certificate, where it had to show one.
+        self.common_name: Optional[str] = None
         self.outbox: List[Buffer] = []
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.
@@ -96,6 +99,11 @@ class Peer(Party):
 
     def __repr__(self) -> str:
         return "<Peer %s>" % self.address
+
+    @property
+    def host(self) -> str:
+        """Its address without the port; empty for a Unix socket."""
+        return "" if self.address.startswith("unix:") else self.address.rpartition(":")[0].strip("[]")
 
     # -- with the broker's lock ----------------------------------------------
 

@@ -15,22 +15,21 @@ what the database's own settings make it.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import socket
 import time
 from typing import Any, Dict, List, Sequence, Tuple
 
 from gearmand.c_queue import row_of_c
 from gearmand.errors import ConfigError
-from gearmand.remote_store import CONNECTING_S, LOCK_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver
+from gearmand.remote_store import (
+    CONNECTING_S, LOCK_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver, pieces_of,
+)  # fmt: skip
 from gearmand.rows import Limits, Row
 from gearmand.store import Numbers, Work, ranges_of
 
 _VERSION = 1
 _LOCK_SPACE = 0x6765_6172  # "gear"
 _STATEMENT_BYTES = 16 * 2**20
-_STATEMENT_ROWS = 5000
 _LONG_RANGE = 100
 
 _CREATE = """
@@ -74,7 +73,8 @@ _CONNECTION = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
+    # Does not work: tcp_user_timeout. It ends the connection to a database that is busy with the first part of a large
+    # transaction, and takes no more of it meanwhile.
 }
 
 
@@ -151,11 +151,9 @@ class PostgresStore(RemoteStore):
     def _disconnect(self) -> None:
         self._connection.close()
 
-    def _sever(self) -> None:
-        connection = self._connection
-        with contextlib.suppress(AttributeError, OSError, self._driver.Error):
-            with socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
-                ours.shutdown(socket.SHUT_RDWR)
+    def _descriptor(self) -> int:
+        descriptor: int = self._connection.pgconn.socket
+        return descriptor
 
     def _is_lost(self, error: Exception) -> bool:
         # The latter: the database stops or starts, or is the copy of another that took its place.
@@ -166,6 +164,10 @@ class PostgresStore(RemoteStore):
             return True
         return self._connection.closed or state.startswith("57P") or state in ("25006", "40001", "40P01")
 
+    def _is_of_a_value(self, error: Exception) -> bool:
+        # The latter: the driver's own, which the database has not seen.
+        return super()._is_of_a_value(error) or isinstance(error, self._driver.ProgrammingError) and error.sqlstate is None
+
     def _roll_back(self) -> None:
         self._connection.rollback()
 
@@ -175,21 +177,24 @@ class PostgresStore(RemoteStore):
     # -- transactions ----------------------------------------------------------------------
 
     def _transact(self, work: Work) -> None:
+        pieces = pieces_of(work.added, _STATEMENT_BYTES)
         with contextlib.ExitStack() as stack:
-            if self._can_pipeline:
-                # One round trip, the COMMIT included.
-                stack.enter_context(self._connection.pipeline())
-            stack.enter_context(self._connection.transaction())
+            # A statement alone is a transaction of its own, at half the cost of one that has to be said to be.
+            if len(pieces) > 1 or work.changed or work.removed or work.limits:
+                if self._can_pipeline:
+                    # One round trip, the COMMIT included.
+                    stack.enter_context(self._connection.pipeline())
+                stack.enter_context(self._connection.transaction())
             with self._connection.cursor() as cursor:
-                self._add(cursor, work.added)
+                self._add(cursor, pieces)
                 if work.changed:
                     cursor.execute(self._sql["change"], tuple(map(list, zip(*work.changed))))
                 self._remove(cursor, work.removed)
                 for limits in work.limits:
                     cursor.execute(self._sql["limit"], limits)
 
-    def _add(self, cursor: Any, rows: Sequence[Row]) -> None:
-        for together in _statements(rows):
+    def _add(self, cursor: Any, pieces: Sequence[Sequence[Row]]) -> None:
+        for together in pieces:
             columns = list(map(list, zip(*together)))
             columns[4] = list(map(bytes, columns[4]))
             cursor.execute(self._sql["add"], columns)
@@ -225,7 +230,7 @@ class PostgresStore(RemoteStore):
                 text = "--queue: table %s of %s is not a queue of the C server: %s"
                 raise ConfigError(text % (self._table, self.where, self._said(error))) from None
             rows = [row_of_c(*numbers(), *columns) for columns in found]
-            self._add(cursor, rows)
+            self._add(cursor, pieces_of(rows, _STATEMENT_BYTES))
         return rows
 
 
@@ -242,16 +247,3 @@ _STATEMENTS = {
     "limits": "SELECT function, high, normal, low FROM {t}_limits",
     "of_c": _OF_C,
 }
-
-
-def _statements(rows: Sequence[Row]) -> List[List[Row]]:
-    """Rows that go in one statement."""
-    pieces: List[List[Row]] = []
-    room = 0
-    for row in rows:
-        room -= len(row.workload)
-        if not pieces or room < 0 or len(pieces[-1]) == _STATEMENT_ROWS:
-            pieces.append([])
-            room = _STATEMENT_BYTES - len(row.workload)
-        pieces[-1].append(row)
-    return pieces

@@ -126,6 +126,8 @@ ARGUMENTS: Dict[int, Tuple[str, ...]] = {
 Body = Union[bytes, memoryview]
 Event = Tuple[int, Body]
 
+SUBMISSIONS = frozenset(int(kind) for kind in PacketType if kind.name.startswith("SUBMIT_"))
+
 TEXT_LINE = -1
 RESPONSE_MAGIC = -2
 
@@ -180,7 +182,7 @@ class Decoder:
     After the returned events have been served, look at `failure`.
     """
 
-    __slots__ = ("failure", "_magic", "_limit_bytes", "_line_bytes", "_rest", "_kind", "_size", "_large", "_arrived", "_view")
+    __slots__ = ("failure", "held", "_magic", "_limit_bytes", "_line_bytes", "_rest", "_kind", "_size", "_large", "_arrived", "_view")
 
     def __init__(self, limit_bytes: int, line_bytes: int, magic: int = REQUEST) -> None:
         """`limit_bytes`: the largest body; `line_bytes`: the longest line, its end included. 0: no bound.
@@ -188,6 +190,8 @@ class Decoder:
         `magic`: what this end expects, REQUEST or RESPONSE.
         """
         self.failure: Optional[ProtocolError] = None
+        self.held = 0
+        """How many bytes it keeps of what has not come whole."""
         self._magic = magic
         self._limit_bytes = limit_bytes or 2**32
         self._line_bytes = line_bytes or 2**62
@@ -208,10 +212,13 @@ class Decoder:
         if self._rest:
             data = self._rest + data
             self._rest = b""
+            self.held = 0
         events: List[Event] = []
         at, end = 0, len(data)
         while at < end:
             if data[at]:
+                if data[at] == 0x16 and data[at + 1 : at + 2] == b"\x03":
+                    return self._fail(events, "it speaks TLS, which is not spoken here")
                 newline = data.find(b"\n", at)
                 length = (newline if newline >= 0 else end) + 1 - at
                 if length > self._line_bytes:
@@ -227,7 +234,8 @@ class Decoder:
             magic, kind, size = _HEADER.unpack_from(data, at)
             if magic != self._magic:
                 if magic != RESPONSE:
-                    return self._fail(events, "no packet begins with %r" % data[at : at + 4])
+                    # Not which bytes: they may be somebody's workload.
+                    return self._fail(events, "bytes that begin no packet")
                 kind = RESPONSE_MAGIC
             if size > self._limit_bytes:
                 return self._fail(events, "a packet of %d bytes, where %d are allowed" % (size, self._limit_bytes))
@@ -241,6 +249,7 @@ class Decoder:
             events.append((kind, data[body:at]))
         if at < end:
             self._rest = data[at:]
+            self.held = end - at
         return events
 
     def room(self) -> Optional[memoryview]:
@@ -252,6 +261,7 @@ class Decoder:
             self._view.release()
         if self._arrived == len(self._large):
             self._large.extend(bytes(min(self._arrived, self._size - self._arrived)))
+            self.held = len(self._large)
         self._view = memoryview(self._large)[self._arrived :]
         return self._view
 
@@ -263,12 +273,14 @@ class Decoder:
             return []
         body = memoryview(self._large)
         self._large = self._view = None
+        self.held = 0
         return [(self._kind, body)]
 
     def _begin_large(self, kind: int, size: int, arrived: memoryview) -> None:
         self._kind, self._size, self._arrived = kind, size, len(arrived)
         self._large = bytearray(min(size, max(_ROOM_BYTES, self._arrived)))
         self._large[: self._arrived] = arrived
+        self.held = len(self._large)
 
     def _fail(self, events: List[Event], why: str) -> List[Event]:
         self.failure = ProtocolError(why)

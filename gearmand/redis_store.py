@@ -2,7 +2,7 @@
 
 Keys named after the prefix of those that the C server uses, P:
 
-    gearmand:P:jobs      number ─▶ the row, as `rows.to_json` writes it
+    gearmand:P:jobs      number ─▶ the row: a line of numbers, among them how long each of the bytes after it is; those bytes
     gearmand:P:changes   number ─▶ what has become different of it
     gearmand:P:limits    function ─▶ what maxqueue has set
     gearmand:P:owner     the server that has the queue
@@ -10,28 +10,35 @@ Keys named after the prefix of those that the C server uses, P:
     P-FUNCTION-UNIQUE    the C server's own: taken over at the start
 
 A transaction is one script: it does nothing where the lock or the queue is
-another's, else it prolongs the lock. What a commit survives is what the
-database's own `appendonly` and `appendfsync` make it.
+another's, else it prolongs the lock. Large transactions are several, because
+a script is held in memory, twice, and limited: the last one has all but the
+first rows. What a commit survives is what the database's own `appendonly` and
+`appendfsync` make it.
 """
 
 from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import json
 import re
 import time
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand.c_queue import row_of_c
-from gearmand.remote_store import CONNECTING_S, HUNG_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver
-from gearmand.rows import Limits, Row, from_json, to_json
+from gearmand.errors import ConfigError, StoreError
+from gearmand.remote_store import (
+    CONNECTING_S, HUNG_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver, pieces_of,
+)  # fmt: skip
+from gearmand.rows import Limits, Row
 from gearmand.store import Numbers, Work
 
 EXPIRY_S = 10.0
 """How long the lock outlives a server that has been killed."""
 
 _LOOK_S = 0.1
+_SCRIPT_BYTES = 64 * 2**20
 
 _OWNED = """
 local holder, owner = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
@@ -44,7 +51,28 @@ if holder and holder ~= ARGV[1] then return 'lock' end
 _COMMIT = (
     _OWNED
     + """
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local removed, changed = {}, redis.call('EXISTS', KEYS[4]) == 1
+local function remove()
+  if #removed == 0 then return end
+  redis.call('HDEL', KEYS[3], unpack(removed))
+  if changed then redis.call('HDEL', KEYS[4], unpack(removed)) end
+  removed = {}
+end
+local function remove_all()
+  for number in string.gmatch(ARGV[6], '-?%d+') do
+    removed[#removed + 1] = number
+    if #removed == 1000 then remove() end
+  end
+  remove()
+end
+local claimed = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if claimed.err then
+  -- Its memory is full: nothing is added, but what has ended goes, which makes room. After a command that takes no room
+  -- it refuses nothing more.
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  if ARGV[3] ~= '0' then remove_all() return claimed end
+end
 redis.call('SET', KEYS[2], ARGV[1])
 local at = 7
 local function each(key, command, step)
@@ -60,23 +88,17 @@ each(4, function(number, change)
   if redis.call('HEXISTS', KEYS[3], number) == 1 then redis.call('HSET', KEYS[4], number, change) end
 end, 2)
 each(5, function(...) redis.call('HSET', KEYS[5], ...) end, 1000)
-local changed = redis.call('EXISTS', KEYS[4]) == 1
-local removed = {}
-local function remove()
-  if #removed == 0 then return end
-  redis.call('HDEL', KEYS[3], unpack(removed))
-  if changed then redis.call('HDEL', KEYS[4], unpack(removed)) end
-  removed = {}
-end
-for number in string.gmatch(ARGV[6], '-?%d+') do
-  removed[#removed + 1] = number
-  if #removed == 1000 then remove() end
-end
-remove()
+changed = redis.call('EXISTS', KEYS[4]) == 1
+remove_all()
 for at = 6, #KEYS do redis.call('DEL', KEYS[at]) end
 return 'done'
 """
 )
+_SIZES = """
+local sizes = {}
+for number in string.gmatch(ARGV[1], '-?%d+') do sizes[#sizes + 1] = redis.call('HSTRLEN', KEYS[1], number) end
+return sizes
+"""
 _LET_GO = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 # A unique that libgearman has made up.
@@ -90,6 +112,8 @@ class Address(NamedTuple):
     password: str = ""
     database: int = 0
     tls: bool = False
+    ca_file: Optional[str] = None
+    """What the database's certificate is checked with; `None`: what the system trusts."""
 
 
 class RedisStore(RemoteStore):
@@ -114,16 +138,21 @@ class RedisStore(RemoteStore):
         address = self._address
         # Trying again is `RemoteStore`'s.
         never = driver("redis.retry", "redis").Retry(driver("redis.backoff", "redis").NoBackoff(), 0)
+        # Only later versions of the driver check the name by themselves.
+        tls: Dict[str, Any] = {"ssl_ca_certs": address.ca_file, "ssl_check_hostname": True} if address.tls else {}
         self._connection = self._driver.Redis(
             host=address.host, port=address.port, db=address.database, username=address.user or None,
             password=address.password or None, ssl=address.tls, socket_connect_timeout=CONNECTING_S, socket_timeout=HUNG_S,
-            socket_keepalive=True, single_connection_client=True, retry=never,
+            socket_keepalive=True, single_connection_client=True, retry=never, **tls,
         )  # fmt: skip
         self._script = self._connection.register_script(_COMMIT)
         if first:
+            self._check_eviction()
             self._lock()
             self._connection.set(self._owner_key, self.identity)
         self._beat()
+        # That timeout was for connecting; from now on the connection is severed when it is time.
+        self._connection.connection._sock.settimeout(None)
 
     def _lock(self) -> None:
         """Take the lock, when the server that has it is there no more: one that is prolongs it."""
@@ -135,6 +164,20 @@ class RedisStore(RemoteStore):
                 raise Taken(TAKEN.replace("table", "prefix"))
             left_ms = now_ms if now_ms >= 0 else left_ms
             time.sleep(_LOOK_S)
+
+    def _check_eviction(self) -> None:
+        try:
+            memory = self._connection.info("memory")
+        except self._driver.ResponseError:
+            return  # We may not ask.
+        policy = str(memory.get("maxmemory_policy", ""))
+        if memory.get("maxmemory") and policy.startswith("allkeys"):
+            text = "--queue: %s throws keys away when its memory is full, and so every job (maxmemory-policy %s): set it to noeviction"
+            raise ConfigError(text % (self.where, policy))
+
+    def _descriptor(self) -> int:
+        descriptor: int = self._connection.connection._sock.fileno()
+        return descriptor
 
     def _disconnect(self) -> None:
         with contextlib.suppress(*self._errors):
@@ -153,8 +196,19 @@ class RedisStore(RemoteStore):
 
     # -- transactions ----------------------------------------------------------------------
 
-    def _transact(self, work: Work, further_keys: Sequence[bytes] = ()) -> None:
-        rows = [part for row in work.added for part in (row.number, to_json(row))]
+    def _transact(self, work: Work) -> None:
+        *before, last = pieces_of(work.added, _SCRIPT_BYTES) or [[]]
+        try:
+            for rows in before:
+                self._commit_script(Work(rows, (), (), ()))
+            self._commit_script(work._replace(added=last))
+        except BaseException:
+            if before:
+                self._doubtful.update(row.number for row in work.added)
+            raise
+
+    def _commit_script(self, work: Work, further_keys: Sequence[bytes] = ()) -> None:
+        rows = [part for row in work.added for part in (row.number, _text_of(row))]
         changes = [part for each in work.changed for part in (each.number, b"%d %s" % (each.retries, each.handle))]
         limits = [part for each in work.limits for part in (each.function, json.dumps(each[1:]))]
         arguments = [self.identity, int(1000 * EXPIRY_S), len(rows), len(changes), len(limits)]
@@ -171,25 +225,29 @@ class RedisStore(RemoteStore):
         if not numbers:
             self._listed = []
             return []
-        with self._connection.pipeline(transaction=False) as pipeline:
-            for each in numbers:
-                pipeline.hstrlen(self._jobs, each)
-            return list(zip(numbers, pipeline.execute()))
+        return list(zip(numbers, self._connection.eval(_SIZES, 1, self._jobs, " ".join(map(str, numbers)))))
 
     def _read_rows(self, numbers: Sequence[int]) -> List[Row]:
-        with self._connection.pipeline(transaction=True) as pipeline:
+        # Does not work: as a transaction. It is refused while the memory is full, as if it needed any; and none but us writes.
+        with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.hmget(self._jobs, numbers)
             pipeline.hmget(self._changes, numbers)
             found, changes = pipeline.execute()
         rows = []
         for text, change in zip(found, changes):
             if text is not None:
-                row = from_json(text.decode("utf-8"))
+                row = self._row_of(text)
                 if change is not None:
                     retries, handle = change.split(b" ", 1)
                     row = row._replace(retries=int(retries), handle=handle)
                 rows.append(row)
         return rows
+
+    def _row_of(self, text: bytes) -> Row:
+        try:
+            return _row_of(text)
+        except ValueError as error:
+            raise StoreError("%s: a row is damaged, %r: %s: correct or remove it" % (self.where, text[:100], error)) from None
 
     def _read_limits(self) -> List[Limits]:
         return [Limits(function, *json.loads(values)) for function, values in self._connection.hgetall(self._limits).items()]
@@ -197,17 +255,20 @@ class RedisStore(RemoteStore):
     def _take_over(self, numbers: Numbers) -> List[Row]:
         pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", self._prefix) + b"-*"
         keys = sorted(set(self._connection.scan_iter(match=pattern, count=1000)))
-        rows = []
-        taken = []
+        rows: List[Row] = []
         for at in range(0, len(keys), PORTION_ROWS):
-            for key, values in self._of_c(keys[at : at + PORTION_ROWS]):
-                function, unique = _names_of(key[len(self._prefix) + 1 :])
-                data, priority = values
-                rows.append(row_of_c(*numbers(), unique, function, int(priority or 1), data, None))
-                taken.append(key)
-        if rows:
-            self._transact(Work(rows, (), (), ()), taken)
+            found = dict(self._of_c(keys[at : at + PORTION_ROWS]))
+            taken = iter(found)
+            portion = [self._row_of_c(numbers, key, *values) for key, values in found.items()]
+            # In pieces: should the start fail at a later one, the earlier ones have been taken over.
+            for piece in pieces_of(portion, _SCRIPT_BYTES):
+                self._commit_script(Work(piece, (), (), ()), list(itertools.islice(taken, len(piece))))
+            rows += portion
         return rows
+
+    def _row_of_c(self, numbers: Numbers, key: bytes, data: Any, priority: Any) -> Row:
+        function, unique = _names_of(key[len(self._prefix) + 1 :])
+        return row_of_c(*numbers(), unique, function, int(priority or 1), data, None)
 
     def _of_c(self, keys: Sequence[bytes]) -> Iterator[Tuple[bytes, Any]]:
         """Keys with data and priority; C stores no delayed jobs. Older versions of it store the data alone."""
@@ -220,6 +281,27 @@ class RedisStore(RemoteStore):
                 pipeline.hmget(key, "data", "priority") if kind == b"hash" else pipeline.get(key)
             for (key, kind), values in zip(wanted, pipeline.execute()):
                 yield key, values if kind == b"hash" else (values, None)
+
+
+def _text_of(row: Row) -> bytes:
+    number, handle, function, unique, workload, priority, due_s, submitted_s, retries, reducer = row
+    has_reducer = -1 if reducer is None else len(reducer)
+    due = b"-" if due_s is None else b"%d" % due_s
+    head = (number, priority, retries, due, float(submitted_s), len(handle), len(function), len(unique), has_reducer)
+    return b"%d %d %d %s %a %d %d %d %d\n%s%s%s%s%s" % (*head, handle, function, unique, reducer or b"", workload)
+
+
+def _row_of(text: bytes) -> Row:
+    """ValueError: it is none."""
+    at = text.index(b"\n") + 1
+    number, priority, retries, due, submitted, *sizes = text[:at].split()
+    parts = []
+    for size in map(int, sizes):
+        parts.append(text[at : at + size] if size >= 0 else None)
+        at += max(size, 0)
+    handle, function, unique, reducer = parts
+    due_s = None if due == b"-" else int(due)
+    return Row(int(number), handle, function, unique, text[at:], int(priority), due_s, float(submitted), int(retries), reducer)
 
 
 def _names_of(text: bytes) -> Tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ from typing import Any, Optional, Union
 from gearmand.audit import ABANDONED, ACCEPTED, CANCELLED, COALESCED, COMPLETED, FAILED, TIMED_OUT
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
-from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
@@ -59,38 +59,43 @@ class Registry(Books):
     ) -> Union[Job, Refusal]:
         """Accept a job, or join it to the unfinished one of the same function and unique.
 
-        `listener` is told of everything that happens to it; `None` makes it a
-        background job. `due_s` (seconds since 1970, in the future) holds it
-        back until then. `row`: what the store has kept of it already. Returns
-        the job, or why it was refused.
+        `listener` is told of everything that happens to it; `None` makes it a background job. `due_s`
+        (seconds since 1970, in the future) holds it back until then. `row`: what the store has of it
+        already, which is not refused. Returns the job, or why it was refused.
         """
-        if self.draining:
-            return self._refuse(SHUTTING_DOWN, row)
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
         key = key_of(unique, workload) if unique else None
+        pending = None
         if key is not None:
             twin = self.uniques.find(key, function)
             if twin is not None:
-                if self.events is not None:
-                    self.note(COALESCED, twin, self.asking)
                 self._join(twin, listener, row)
                 return twin
-        limit = function.limits[priority]
-        if limit is not None and function.jobs >= limit:
-            return self._refuse(QUEUE_FULL, row)
-        handle = row.handle if row is not None else self.handles.new()[1]
+            pending = self.pending.pop((function, key), None)
+        if pending is not None:
+            function.pending -= 1
+            handle = pending.handle
+        elif row is not None:
+            handle = row.handle
+        else:
+            limit = function.limits[priority]
+            if limit is not None and function.is_full(limit):
+                return QUEUE_FULL
+            handle = self.handles.new()[1]
         job = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
         if self.events is not None:
             self.note(ACCEPTED, job, self.asking)
-            job.since = self.now
-        if row is not None:
-            if self.dormant.takes(function, row):
-                if not function.queues[priority].live:
-                    self.look_after(function, priority)
-                return job
-            self.put_row(job, row)
+        if pending is not None:
+            # They are of this job from now on.
+            job.background = True
+            self.add_rows(job, pending.rows)
+        elif row is not None and self._lies_down(job, row):
+            return job
         self.jobs[handle] = job
+        self.room -= JOB_BYTES + len(workload)
         if listener is not None:
             job.listeners = {listener: 1}
             listener.listening[job] = None
@@ -99,26 +104,43 @@ class Registry(Books):
         if due_s is None:
             self.enqueue(job)
         else:
-            job.state = SCHEDULED
-            function.scheduled += 1
-            self._add_deadline(self._due, due_s, job)
+            self._hold_back(job, due_s)
         return job
+
+    def _hold_back(self, job: Job, due_s: int) -> None:
+        job.state = SCHEDULED
+        job.function.scheduled += 1
+        self._add_deadline(self._due, due_s, job)
+
+    def _lies_down(self, job: Job, row: Row) -> bool:
+        """Whether the new job of that row is dormant; of one that is, the number alone is known. Else the job has the row."""
+        if not row.unique and self.handles.recognise(row.handle, row.number) and self.dormant.takes(job.function, row):
+            if not job.function.queues[job.priority].live:
+                self.look_after(job.function, job.priority)
+            return True
+        job.retries = row.retries
+        self.add_rows(job, (row.number,))
+        return False
 
     def submit_plain(
         self, name: bytes, workload: bytes, priority: int = Priority.NORMAL, row: Optional[Row] = None
     ) -> Union[bytes, Refusal]:
-        """Accept a plain job (see `plain`): returns its handle, or why it was refused. The row's handle must be one of ours."""
-        if self.draining:
-            return self._refuse(SHUTTING_DOWN, row)
+        """Accept a plain job (see `plain`): returns its handle, or why it was refused.
+
+        `row`: as for `submit`; its handle must be one of ours.
+        """
+        if row is None and (self.draining or self.room <= 0):
+            return SHUTTING_DOWN if self.draining else MEMORY_FULL
         function = self.functions[name]
-        limit = function.limits[priority]
-        if limit is not None and function.jobs >= limit:
-            return self._refuse(QUEUE_FULL, row)
-        function.jobs += 1
         queue = function.queues[priority]
         if row is None:
+            limit = function.limits[priority]
+            if limit is not None and function.is_full(limit):
+                return QUEUE_FULL
+            function.jobs += 1
             number, handle = self.handles.new()
         else:
+            function.jobs += 1
             number, handle = row.number, row.handle
         if self.events is not None:
             self.events.append((ACCEPTED, self.epoch_s, handle, name, b"", self.asking, None, False))
@@ -128,20 +150,19 @@ class Registry(Books):
                     self.look_after(function, priority)
                 return handle
             self.dormant.bytes += JOB_BYTES + len(workload)
+        self.room -= JOB_BYTES + len(workload)
         self.plain.add(number, workload, queue, None if self.events is None else self.now)
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
         return handle
 
-    def _refuse(self, refusal: Refusal, row: Optional[Row]) -> Refusal:
-        if row is not None:
-            self.notes.removed.append(row.number)
-        return refusal
-
     def _join(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> None:
+        if self.events is not None:
+            self.note(COALESCED, job, self.asking)
         if row is not None:
-            job.rows += (row.number,)
-            self.notes.differs(job)
+            self.add_rows(job, (row.number,))
+            if (row.handle, row.retries) != (job.handle, job.retries):
+                self.notes.differs(job)
         if listener is None:
             job.background = True
             return
@@ -183,6 +204,7 @@ class Registry(Books):
         if ability is not None:
             ability.timeout_s = timeout_s
             return
+        self.load.abilities += 1
         index = next(reversed(party.by_index), 0) - 1
         party.abilities[function] = Ability(index, timeout_s)
         party.by_index[index] = function
@@ -208,6 +230,7 @@ class Registry(Books):
         ability = party.abilities.pop(function, None)
         if ability is None:
             return
+        self.load.abilities -= 1
         del party.by_index[ability.index]
         del function.workers[party]
         for ready, unaware in zip(party.ready, function.unaware):

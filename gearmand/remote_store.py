@@ -19,9 +19,11 @@ knows nothing of what the other has done, and stores no more.
 A kind has `_connect`, `_transact`, `_read_rows` and so on, below; it raises
 what its driver raises.
 
-Threads: the one that uses the store, and `gearmand-store`, which looks after
-the connection while nothing is asked of it, so that neither it nor the lock
-ends of silence. `_using` guards the connection.
+Threads: the one that uses the store, and `gearmand-store`. The latter looks
+after the connection while nothing is asked of it, so that neither it nor the
+lock ends of silence; and it severs the connection when the database takes
+longer than what it was asked explains, which the timeouts of drivers cannot
+know. `_using` guards the connection.
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import socket
 import threading
 import time
 import weakref
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar
 
-from gearmand.errors import ConfigError, StoreError
-from gearmand.rows import Limits, Row
+from gearmand.errors import ConfigError, StoreError, Unstorable
+from gearmand.rows import Limits, Row, whole
 from gearmand.store import Numbers, Store, Work
 
 Result = TypeVar("Result")
@@ -46,8 +49,8 @@ CONNECTING_S = 3
 """How long one attempt to connect may take."""
 HUNG_S = 10.0
 """How long the database may keep silent in a transaction, beyond what its size explains."""
-LOCK_S = 2.0
-"""How long a start waits for the lock of a server that has just ended."""
+LOCK_S = 8.0
+"""How long a start waits for the lock of a server that has just ended, maybe in the middle of a large transaction."""
 
 OUSTED = "another gearmand has worked on this queue meanwhile: restart this one"
 TAKEN = "another gearmand works on this queue: stop that one, or use another table"
@@ -74,7 +77,8 @@ def driver(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError("--queue: %s: pip install gearmand[%s]" % (error, extra)) from None
+        said = " ".join(str(error).split())
+        raise ConfigError("--queue: %s: pip install gearmand[%s]" % (said, extra)) from None
 
 
 class RemoteStore(Store):
@@ -84,6 +88,7 @@ class RemoteStore(Store):
     """How often the connection is looked after."""
 
     _connection: Any = None
+    _driver: Any
 
     def __init__(self, where: str, hidden: Sequence[str] = ()) -> None:
         self.where = where
@@ -115,6 +120,10 @@ class RemoteStore(Store):
         """Whether a new connection may help."""
         raise NotImplementedError
 
+    def _is_of_a_value(self, error: Exception) -> bool:
+        """Whether it comes of a value that the database, or its driver, cannot take."""
+        return isinstance(error, (*NOT_STORABLE, self._driver.DataError)) and not isinstance(error, OSError)
+
     def _roll_back(self) -> None:
         """Make the connection usable after an error that was no loss."""
 
@@ -139,8 +148,9 @@ class RemoteStore(Store):
     def _take_over(self, numbers: Numbers) -> List[Row]:
         raise NotImplementedError
 
-    def _sever(self) -> None:
-        """End the connection under a thread that waits for the database. Where the driver has no timeout."""
+    def _descriptor(self) -> int:
+        """That of the connection's socket."""
+        raise NotImplementedError
 
     # -- the contract --------------------------------------------------------------------
 
@@ -157,7 +167,7 @@ class RemoteStore(Store):
     def fetch(self, numbers: Sequence[int]) -> List[Row]:
         if not numbers:
             return []
-        found = {row.number: row for row in self._do(self._read_rows, numbers, allowed_s=_READING_S)}
+        found = {row.number: whole(row, self.where) for row in self._do(self._read_rows, numbers, allowed_s=_READING_S)}
         return [found[number] for number in numbers if number in found]
 
     def load_limits(self) -> List[Limits]:
@@ -177,8 +187,8 @@ class RemoteStore(Store):
             removed = [*doubtful, *work.removed] if doubtful else work.removed
             try:
                 self._transact(Work(list(added.values()), list(changed.values()), removed, list(limits.values())))
-            except self._errors as error:
-                if self._is_lost(error):
+            except Exception as error:
+                if not isinstance(error, self._errors) or self._is_lost(error):
                     self._doubtful.update(added)
                 raise
             self._doubtful.clear()
@@ -198,6 +208,12 @@ class RemoteStore(Store):
                 self._disconnect_quietly()
 
     # -- the connection ------------------------------------------------------------------
+
+    def _sever(self) -> None:
+        """End the connection under a thread that waits for the database."""
+        with contextlib.suppress(AttributeError, OSError, ValueError, *self._errors):
+            with socket.socket(fileno=os.dup(self._descriptor())) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
 
     def _open(self) -> None:
         """Connect for the first time. ConfigError."""
@@ -224,6 +240,7 @@ class RemoteStore(Store):
         with self._held():
             while True:
                 try:
+                    self._hung_at = time.monotonic() + CONNECTING_S + LOCK_S + HUNG_S
                     self._connect_again()
                     self._hung_at = time.monotonic() + (HUNG_S if allowed_s is None else allowed_s)
                     return action(*arguments)
@@ -231,7 +248,12 @@ class RemoteStore(Store):
                     raise StoreError("%s: %s" % (self.where, taken)) from None
                 except self._errors as error:
                     if not self._is_over(error) or time.monotonic() + pause_s > ends_at:
-                        raise StoreError("%s: %s" % (self.where, self._said(error))) from None
+                        kind = Unstorable if self._is_of_a_value(error) else StoreError
+                        raise kind("%s: %s" % (self.where, self._said(error))) from None
+                except Exception:
+                    # Whatever it is, a MemoryError say: nobody knows what the connection is in the middle of.
+                    self._disconnect_quietly()
+                    raise
                 finally:
                     self._hung_at = None
                     self._used_at = time.monotonic()
@@ -247,6 +269,8 @@ class RemoteStore(Store):
             except BaseException as error:
                 self._ousted = isinstance(error, Taken) and str(error) == OUSTED
                 self._disconnect_quietly()
+                if isinstance(error, ConfigError):
+                    raise Taken(str(error)) from None
                 raise
 
     def _is_over(self, error: Exception) -> bool:
@@ -306,8 +330,10 @@ class RemoteStore(Store):
                 self._doubtful.clear()
         except Taken:
             pass
-        except self._errors as error:
-            if self._is_over(error):
+        except Exception as error:
+            if not isinstance(error, self._errors):
+                self._disconnect_quietly()
+            elif self._is_over(error):
                 # At once, because the lock is free.
                 with contextlib.suppress(Taken, *self._errors):
                     self._connect_again()
@@ -340,3 +366,16 @@ def _portions(sizes: Sequence[Tuple[int, int]]) -> Iterator[List[int]]:
         numbers.append(number)
         together += size
     yield numbers
+
+
+def pieces_of(rows: Sequence[Row], most_bytes: int) -> List[List[Row]]:
+    """Rows that go together; none is left out."""
+    pieces: List[List[Row]] = []
+    room = 0
+    for row in rows:
+        room -= len(row.workload)
+        if not pieces or room < 0 or len(pieces[-1]) == PORTION_ROWS:
+            pieces.append([])
+            room = most_bytes - len(row.workload)
+        pieces[-1].append(row)
+    return pieces

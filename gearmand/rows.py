@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from gearmand.dormant import Wanted
@@ -43,10 +43,9 @@ class Submission(NamedTuple):
     due_s: Optional[int] = None
     reducer: Optional[bytes] = None
 
-    def row(self, number: int, handle: bytes, now_s: float) -> Row:
-        return Row(
-            number, handle, self.function, self.unique, self.workload, self.priority, self.due_s, now_s, 0, self.reducer
-        )
+    def row(self, number: int, handle: bytes, now_s: float, retries: int = 0) -> Row:
+        function, unique, workload, priority, due_s, reducer = self
+        return Row(number, handle, function, unique, workload, priority, due_s, now_s, retries, reducer)
 
 
 class Change(NamedTuple):
@@ -83,6 +82,7 @@ class Limits(NamedTuple):
     low: Optional[int]
 
 
+_PRIORITIES = (0, 1, 2)
 _BYTES = ("handle", "function", "unique", "workload", "reducer")
 
 
@@ -108,16 +108,39 @@ def from_object(found: Dict[str, Any]) -> Row:
     return row
 
 
+def whole(columns: Iterable[Any], where: str) -> Row:
+    """The row that a store has read. StoreError: somebody has damaged it."""
+    row = Row(*columns)
+    # One look at each of a million, at the start.
+    number, handle, function, unique, workload, priority, due_s, submitted_s, retries, reducer = row
+    if (
+        type(handle) is type(function) is type(unique) is type(workload) is bytes
+        and type(number) is type(retries) is int
+        and type(submitted_s) is float
+        and priority in _PRIORITIES
+        and due_s is reducer is None
+    ):
+        return row
+    try:
+        _check(row)
+        return row
+    except ValueError as error:
+        text = "%s: row %r is damaged: %s: correct that row or remove it"
+        raise StoreError(text % (where, row.number, error)) from None
+
+
 def _check(row: Row) -> None:
     numbers: Tuple[Any, ...] = (row.number, row.priority, row.retries, row.due_s if row.due_s is not None else 0)
-    if not all(isinstance(number, int) for number in numbers) or row.priority not in (0, 1, 2):
+    if not all(isinstance(number, int) for number in numbers) or row.priority not in _PRIORITIES:
         raise ValueError("number, priority, retries and due_s are whole numbers, priority 0, 1 or 2")
     if not all(-(2**63) <= number < 2**63 for number in numbers):
         raise ValueError("number, retries and due_s are less than 2^63")
     if isinstance(row.submitted_s, bool) or not isinstance(row.submitted_s, (int, float)):
         raise ValueError("submitted_s is a number")
     if not all(isinstance(value, bytes) for value in (row.handle, row.function, row.unique, row.workload)):
-        raise ValueError("handle, function, unique and workload are text or base64")
+        raise ValueError("handle, function, unique and workload are text or bytes, and none of them is null")
+    if row.reducer is not None and not isinstance(row.reducer, bytes):
+        raise ValueError("reducer is text, bytes or null")
 
 
 def _encoded(value: Any) -> Any:

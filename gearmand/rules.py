@@ -24,5 +24,14 @@ class Rules(NamedTuple):
     """A report restarts the timeout."""
     newest_first: bool = False
     """A party's newest ability is always served first, instead of all in turn."""
+    most_bytes: int = 2**62
+    """How much the jobs in memory may take, so that another one is accepted: what is left of it is `Registry.room`."""
+    most_abilities: int = 2**62
+    """Of one party."""
+    most_abilities_in_all: int = 2**62
+    most_jobs: Optional[int] = None
+    """How many a function may have that has no limit of its own; `None`: any number."""
+    most_limited: int = 2**62
+    """How many functions may have a limit of their own."""
     kept_bytes: int = 0
     """How much stored jobs may take in memory; 0: any amount."""

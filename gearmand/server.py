@@ -6,7 +6,8 @@
     clock thread                           `Broker.run_clock`
 
 A server touches no signal, no global logging set-up and no working directory;
-all that it started has ended when `stop` returns.
+all that it started has ended when `stop` returns, but for the committing
+thread where the store does not answer (see `keeper`).
 """
 
 from __future__ import annotations
@@ -18,29 +19,38 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from gearmand import audit, caller, text_commands
+from gearmand.binding import Passed, listen, listen_on
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
 from gearmand.errors import ConfigError, StoreError
 from gearmand.flusher import Flusher
-from gearmand.handover import Estate, call_back, take_in, take_stored
+from gearmand.gatekeeper import Gatekeeper
+from gearmand.halves import Halves
+from gearmand.handover import Estate, call_back
 from gearmand.jobs import Priority
-from gearmand.keeper import Keeper
-from gearmand.listener import Passed, address_text, listen
+from gearmand.limits import Bounds
+from gearmand.listener import Listener, address_text
+from gearmand.loading import load
 from gearmand.registry import Registry
-from gearmand.revival import awake, restore
-from gearmand.store import Store, Work
-from gearmand.stores import open_store
 from gearmand.version import VERSION
+
+if TYPE_CHECKING:
+    from gearmand.tls import ServerSide
 
 _HANDLE_BYTES = 63
 # How long handlers may take to notice that their sockets are shut down, and
 # how long the last results may take to leave.
 _ENDING_S = 10.0
+# How long the store may take to commit what is left.
+_LAST_COMMIT_S = 10.0
 _SPARE_DESCRIPTORS = 32
+# Connections that one address leaves to the others.
+_SPARE_CONNECTIONS = 32
+_NO_BOUND = 2**62
 
 
 class Server:
@@ -83,18 +93,25 @@ class Server:
         self.cpu = _handler_cpu(config.handler_cpu)
         self.most_connections = _most_connections(config.max_connections)
         self.broker = Broker(_registry(config), time.monotonic, time.time)
+        self.gatekeeper = Gatekeeper(
+            self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
+            lambda what: self.log.log(NOTICE, "%s", what),
+        )  # fmt: skip
+        self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
         # Guarded by a lock of their own.
         self._handlers: Dict[threading.Thread, None] = {}
         self._handlers_lock = threading.Lock()
-        self._listeners = listen(self, sockets)
+        self.tls = _server_side(config)
+        self._listeners = listen_on(self, sockets) if sockets else listen(self)
         self._on_events = on_events
+        # What the store is called, where there is one.
         self.where_stored: Optional[str] = None
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
-            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread
+            self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread, self.gatekeeper
         )
         self._threads: List[threading.Thread] = []
         self._started = False
@@ -102,14 +119,38 @@ class Server:
     # -- life ------------------------------------------------------------------
 
     @property
-    def addresses(self) -> List[Tuple[str, int]]:
-        """Host and port of every listening socket."""
-        return [listener.server_address[:2] for listener in self._listeners]
+    def addresses(self) -> List[Union[Tuple[str, int], str]]:
+        """Host and port of every listening socket, `unix:PATH` of a Unix-domain one."""
+        return [_address_of(listener) for listener in self._listeners]
 
     @property
-    def address(self) -> Tuple[str, int]:
-        """Host and port of the first listening socket."""
+    def address(self) -> Any:
+        """The first of them: of plain text where that is spoken, else of TLS; a Unix-domain socket where there are no others."""
         return self.addresses[0]
+
+    @property
+    def tls_addresses(self) -> List[Union[Tuple[str, int], str]]:
+        """Those of them where TLS is spoken."""
+        return [_address_of(listener) for listener in self._listeners if listener.tls is not None]
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make the files of Unix-domain sockets a user's, as root, before the process becomes that user. ConfigError."""
+        for listener in self._listeners:
+            if listener.socket_file is not None:
+                listener.socket_file.give_to(uid, gid)
+
+    def reload(self) -> None:
+        """Read the certificates again, for connections to come, and the access list's file. What cannot be used is logged, and stays as it was."""
+        try:
+            if self.tls is not None:
+                self.tls.reload()
+                self.log.log(NOTICE, "the certificates have been read again")
+        except ConfigError as error:
+            self.log.error("%s; the certificates are what they were", error)
+        try:
+            self.gatekeeper.reread()
+        except ConfigError as error:
+            self.log.error("%s; the old access list stays", error)
 
     def start(self, take: Optional[Callable[[], Estate]] = None) -> "Server":
         """Take back what the store has kept, and begin to serve.
@@ -121,16 +162,18 @@ class Server:
         if self._started or self.stopping:
             raise RuntimeError("a Server can be started once: make another one")
         try:
-            self._open_store(None if take is None else take())
+            self._load(None if take is None else take())
         except (ConfigError, StoreError) as error:
             self.stop()
-            raise ConfigError(str(error)) from None
+            raise error if isinstance(error, ConfigError) else ConfigError("--queue: %s" % error) from None
         self._started = True
         self._begin_audit()
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
         self._accept()
-        where = ", ".join(address_text(address) for address in self.addresses)
+        where = ", ".join(
+            address_text(listener.server_address) + " (TLS)" * (listener.tls is not None) for listener in self._listeners
+        )
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
         self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, where, cpu)
         return self
@@ -164,37 +207,6 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
-    # -- another server takes over: see `takeover` --------------------------------
-
-    def share_sockets(self) -> List[Passed]:
-        """Those that listen, for another process."""
-        for listener in self._listeners:
-            listener.shared = True
-        return [Passed(listener.socket, listener.kind) for listener in self._listeners]
-
-    def pause_accepting(self) -> None:
-        """Until `resume`. Connections wait."""
-        pausing = [threading.Thread(target=listener.pause, name="gearmand-pause") for listener in self._listeners]
-        for thread in pausing:
-            thread.start()
-        for thread in pausing:
-            thread.join()
-
-    def close_listeners(self) -> None:
-        """After `pause_accepting`: another process listens."""
-        for listener in self._listeners:
-            listener.server_close()
-        self._listeners = []
-
-    def resume(self, estate: Estate) -> None:
-        """Take back what was left to another server. ConfigError: it cannot be."""
-        self._open_store(estate, True)
-        with self.broker.lock:
-            call_back(self.broker.registry)
-            if self.where_stored is None:
-                self.broker.keeper = None
-        self._accept()
-
     def _accept(self) -> None:
         for listener in self._listeners:
             self._start_thread("gearmand-accept", listener.run)
@@ -203,6 +215,10 @@ class Server:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _load(self, estate: Optional[Estate], still_ours: bool = False) -> None:
+        complain = lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error)  # noqa: E731
+        self.where_stored = load(self.broker, self.config, self.log, complain, estate, still_ours)
 
     def _begin_audit(self) -> None:
         if self._on_events is None and self.log.isEnabledFor(logging.INFO):
@@ -215,43 +231,37 @@ class Server:
         for event in events:
             self.log.info("%s", audit.as_text(event), extra={"event": audit.as_dict(event)})
 
-    def _open_store(self, estate: Optional[Estate] = None, still_ours: bool = False) -> None:
-        """`estate`: of an earlier server; or of this one, which it was `still_ours`."""
-        store = open_store(self.config)
-        self.where_stored = None if store is None else store.where
-        if estate is not None and estate.where not in (None, self.where_stored):
-            raise ConfigError("the server that runs keeps its queue in %s: keep it there" % estate.where)
-        if store is None:
-            if estate is not None:
-                self.broker.turn(take_in, estate, still_ours)
-            return
-        if estate is not None and estate.where is None:
-            _store_estate(store, estate)
-        count = self.broker.turn(take_stored, store.load(), estate, still_ours)
-        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
-        self._keep_in(store)
+    # -- another server takes over: see `takeover` --------------------------------
 
-    def _keep_in(self, store: Store) -> None:
-        registry = self.broker.registry
-        # Its rows get numbers after all those that there are.
-        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
-        for row in taken_over:
-            restore(registry, row)
-        if taken_over:
-            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
-        # After the jobs, which were accepted whatever the limits are now.
-        for limits in store.load_limits():
-            registry.functions.limit_queue(limits.function, list(limits[1:]))
-        registry.stored = True
-        keeper = Keeper(
-            store,
-            lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error),
-            lambda wanted, rows: self.broker.turn(awake, wanted, rows),
-        )
-        keeper.start()
-        self.broker.keeper = keeper
-        # Those that lie in the store and should not.
-        self.broker.turn(lambda registry: None)
+    def share_sockets(self) -> List[Passed]:
+        """Those that listen, for another process."""
+        for listener in self._listeners:
+            listener.shared = True
+        kinds = ["plain" if listener.tls is None else "tls" for listener in self._listeners]
+        return [Passed(each.socket, kind, each.socket_file is not None) for each, kind in zip(self._listeners, kinds)]
+
+    def pause_accepting(self) -> None:
+        """Until `resume`. Connections wait."""
+        pausing = [threading.Thread(target=listener.pause, name="gearmand-pause") for listener in self._listeners]
+        for thread in pausing:
+            thread.start()
+        for thread in pausing:
+            thread.join()
+
+    def let_listeners_go(self) -> None:
+        """After `pause_accepting`: another process listens."""
+        for listener in self._listeners:
+            listener.let_go()
+        self._listeners = []
+
+    def resume(self, estate: Estate) -> None:
+        """Take back what was left to another server. ConfigError, StoreError: it cannot be."""
+        self._load(estate, True)
+        with self.broker.lock:
+            call_back(self.broker.registry)
+            if self.where_stored is None:
+                self.broker.keeper = None
+        self._accept()
 
     def _run_clock(self) -> None:
         self.broker.run_clock(lambda: self.stopping, INTERVAL_S, self.complaints.sum_up)
@@ -273,7 +283,7 @@ class Server:
 
     def _unsent(self) -> bool:
         with self.broker.lock:
-            return any(peer.outbox and peer.why_aborted is None for peer in self.broker.peers)
+            return any(peer.waiting_bytes and peer.why_aborted is None for peer in self.broker.peers)
 
     def _halt(self) -> None:
         """Tell every thread that waits under the lock."""
@@ -290,6 +300,9 @@ class Server:
         for listener in self._listeners:
             if self._started:
                 listener.stop()
+            elif listener.shared:
+                listener.let_go()
+                continue
             listener.server_close()
 
     def _end(self) -> None:
@@ -307,7 +320,9 @@ class Server:
                 thread.join(max(0.0, ends_at - time.monotonic()))
         self.flusher.stop()
         if self.broker.keeper is not None:
-            self.broker.keeper.stop()
+            left = self.broker.keeper.stop(_LAST_COMMIT_S)
+            if left:
+                self.log.warning("changes of the queue that were not stored: %d; jobs that have ended may be there again", left)
 
     # -- handlers: see `listener` ----------------------------------------------
 
@@ -357,15 +372,6 @@ class Server:
         )
 
 
-def _store_estate(store: Store, estate: Estate) -> None:
-    """Store what another server's memory had. ConfigError: it would replace what is stored already."""
-    rows = [*estate.moved, *(row for row in estate.held.values() if row is not None)]
-    taken = {row.number for row in store.load()} if rows else set()
-    if any(row.number in taken for row in rows):
-        raise ConfigError("%s has jobs already, of the same numbers as those of the server that runs" % store.where)
-    store.commit(Work(rows, (), (), estate.limits))
-
-
 # -- what the configuration leaves to the machine ------------------------------------
 
 
@@ -389,8 +395,35 @@ def _registry(config: Config) -> Registry:
         timeout_fails=config.timeout_fails,
         reports_extend=config.reports_extend_timeout,
         newest_first=config.function_order,
+        most_bytes=_share_of_memory(config.max_jobs_memory, 2) or _NO_BOUND,
+        most_abilities=config.max_abilities or _NO_BOUND,
+        most_abilities_in_all=config.max_abilities_total or _NO_BOUND,
+        most_jobs=config.max_jobs_per_function or None,
+        most_limited=config.max_limited_functions or _NO_BOUND,
         kept_bytes=_share_of_memory(config.queue_memory),
     )
+
+
+def _server_side(config: Config) -> "Optional[ServerSide]":
+    if not config.ssl and config.ssl_port is None:
+        return None
+    # Loaded where it is needed alone (measured: 8 ms).
+    from gearmand.tls import ServerSide
+
+    return ServerSide(config.ssl_certificate, config.ssl_key, config.ssl_ca_file)
+
+
+def _address_of(listener: Listener) -> Union[Tuple[str, int], str]:
+    address: Any = listener.server_address
+    return address_text(address) if isinstance(address, str) else address[:2]
+
+
+def _bounds(config: Config, most_connections: int) -> Bounds:
+    """What one address may take."""
+    connections = config.max_connections_per_address
+    if connections is None:
+        connections = most_connections - min(_SPARE_CONNECTIONS, most_connections // 10)
+    return Bounds(connections, config.max_connection_rate, config.max_submission_rate, config.max_jobs_per_address)
 
 
 def _handler_cpu(choice: str) -> Optional[int]:
@@ -419,7 +452,7 @@ def _most_connections(option: Optional[int]) -> int:
     return 0 if soft == resource.RLIM_INFINITY else max(1, soft - _SPARE_DESCRIPTORS)
 
 
-def _share_of_memory(option: Optional[int]) -> int:
+def _share_of_memory(option: Optional[int], part: int = 4) -> int:
     if option is not None:
         return option
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // part

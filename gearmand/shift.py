@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from gearmand.addresses import Address
 from gearmand.assigned import Ability, AssignedJob
 from gearmand.connection import Connection
 from gearmand.errors import ServerLost
 from gearmand.protocol import PacketType, pack
+from gearmand.tokens import packet_of
 
 if TYPE_CHECKING:
     from gearmand.lane import Lane
+    from gearmand.tls import ClientSide
 
 LOG = logging.getLogger("gearmand.worker")
 
@@ -56,13 +58,16 @@ class Shift:
         io_timeout_s: Optional[float],
         abilities: Dict[bytes, Ability],
         hooks: Hooks,
+        tls: "Optional[ClientSide]" = None,
+        token: Union[None, str, bytes] = None,
     ) -> None:
         self.addresses = addresses
-        self.greeting = b"" if client_id is None else pack(PacketType.SET_CLIENT_ID, client_id)
+        self.greeting = packet_of(token) + (b"" if client_id is None else pack(PacketType.SET_CLIENT_ID, client_id))
         self.connect_timeout_s = connect_timeout_s
         self.io_timeout_s = io_timeout_s
         self.abilities = abilities
         self.hooks = hooks
+        self._tls = tls
         self.most_jobs: Optional[int] = None
         self.ends_at: Optional[float] = None
         self.stop_if: Optional[StopIf] = None
@@ -72,7 +77,7 @@ class Shift:
         """The servers whose loss has been logged, and not yet that they are back."""
 
     def connect(self, address: Address) -> Connection:
-        return Connection(address, self.connect_timeout_s, self.io_timeout_s)
+        return Connection(address, self.connect_timeout_s, self.io_timeout_s, tls=self._tls)
 
     def stop(self) -> None:
         """Every lane ends after the job that it has. Returns at once."""

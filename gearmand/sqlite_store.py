@@ -21,8 +21,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 from gearmand import files
 from gearmand.c_queue import row_of_c
-from gearmand.errors import ConfigError, StoreError
-from gearmand.rows import Limits, Row
+from gearmand.errors import ConfigError, StoreError, Unstorable
+from gearmand.rows import Limits, Row, whole
 from gearmand.store import Numbers, Store, Work, ranges_of
 
 SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -35,6 +35,9 @@ _INCREMENTAL = 2
 _LOCKED_S = 2.0
 _PAGES_A_TIME = 2000
 _SHRINK_PAGES = 256
+
+# What comes of a value that is too large, or of a type that it does not know: which one depends on Python's version.
+_OF_A_VALUE = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, TypeError, OverflowError)
 
 _COLUMNS = "number, handle, function, uniq, workload, priority, due, submitted, retries, reducer"
 
@@ -122,7 +125,7 @@ class SqliteStore(Store):
     def load(self) -> Iterator[Row]:
         try:
             for row in self._connection.execute("SELECT %s FROM %s_jobs ORDER BY number" % (_COLUMNS, self._table)):
-                yield Row(*row)
+                yield whole(row, self.where)
         except sqlite3.Error as error:
             raise StoreError("%s: %s" % (self.where, error)) from None
 
@@ -147,16 +150,16 @@ class SqliteStore(Store):
     def rows_of_c(self, numbers: Numbers) -> List[Row]:
         """What the C server's table has. ConfigError: it is not the C server's."""
         execute = self._connection.execute
-        if execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (self._table,)).fetchone() is None:
-            return []
         try:
+            if execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (self._table,)).fetchone() is None:
+                return []
             found = execute(
                 "SELECT unique_key, function_name, priority, data, when_to_run FROM %s ORDER BY rowid" % self._table
             ).fetchall()
-        except sqlite3.Error as error:
+            return [row_of_c(*numbers(), *columns) for columns in found]
+        except (sqlite3.Error, ValueError, TypeError) as error:
             what = (self._option, self._table, self.where, error)
             raise ConfigError("%s: table %s of %s is not a queue of the C server: %s" % what) from None
-        return [row_of_c(*numbers(), *columns) for columns in found]
 
     # -- ever after ----------------------------------------------------------------
 
@@ -172,6 +175,8 @@ class SqliteStore(Store):
                     "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, ranges_of(work.removed)
                 )
                 self._connection.executemany("INSERT OR REPLACE INTO %s_limits VALUES (?, ?, ?, ?)" % self._table, work.limits)
+        except _OF_A_VALUE as error:
+            raise Unstorable("%s: %s" % (self.where, error)) from None
         except (sqlite3.Error, OSError) as error:
             raise StoreError("%s: %s" % (self.where, error)) from None
 
@@ -199,7 +204,7 @@ class SqliteStore(Store):
     def fetch(self, numbers: Sequence[int]) -> List[Row]:
         query = "SELECT %s FROM %s_jobs WHERE number BETWEEN ? AND ?" % (_COLUMNS, self._table)
         try:
-            found = {row[0]: Row(*row) for first, last in ranges_of(numbers) for row in self._connection.execute(query, (first, last))}
+            found = {row[0]: whole(row, self.where) for first, last in ranges_of(numbers) for row in self._connection.execute(query, (first, last))}
         except sqlite3.Error as error:
             raise StoreError("%s: %s" % (self.where, error)) from None
         return [found[number] for number in numbers if number in found]

@@ -17,10 +17,14 @@ from typing import Callable, Dict, Optional, Set, Union
 from gearmand.addresses import Address
 from gearmand.connection import Connection
 from gearmand.errors import ServerLost
+from gearmand.protocol import PacketType, pack
 
 DOWN, CONNECTING, AWAKE, GRABBING, OWING, ASLEEP = range(6)
 
 NEVER = float("inf")
+
+GRAB_JOB_UNIQ = pack(PacketType.GRAB_JOB_UNIQ)
+GRAB_JOB = pack(PacketType.GRAB_JOB)
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
@@ -33,7 +37,7 @@ ASK_AGAIN_S = 60.0
 class Station:
     __slots__ = (
         "address", "server", "connection", "attempt", "state", "due_at", "answer_due_at", "pause_s",
-        "answered", "announced", "told", "complaints", "unconfirmed", "_answer_timeout_s",
+        "grab", "answered", "announced", "told", "complaints", "unconfirmed", "_answer_timeout_s",
     )  # fmt: skip
 
     def __init__(self, address: Address, answer_timeout_s: Optional[float]) -> None:
@@ -51,6 +55,8 @@ class Station:
         self._forget()
 
     def _forget(self) -> None:
+        self.grab = GRAB_JOB_UNIQ
+        """The packet that asks this server for a job."""
         self.answered = False
         """Whether the server has answered on this connection."""
         self.announced: Dict[bytes, bytes] = {}

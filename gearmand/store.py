@@ -5,7 +5,9 @@
 
 Whatever a store raises is a StoreError, and after one of `commit` the next
 `commit` is tried as if nothing had happened: it is the store's to open a new
-connection, or to find that its file is writable again.
+connection, or to find that its file is writable again. Where the cause is a
+value that it cannot take, as one that is too large, it is an Unstorable, and
+without that row the rest may be stored.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Store:
     """What a person calls it: a file's name, an address."""
 
     def load(self) -> Iterator[Row]:
-        """Every row, in the order of its numbers. StoreError."""
+        """Every row, in the order of its numbers. StoreError, which names a row that is damaged (`rows.whole`)."""
         raise NotImplementedError
 
     def load_limits(self) -> List[Limits]:
@@ -48,7 +50,7 @@ class Store:
         return []
 
     def commit(self, work: Work) -> None:
-        """Do all of it, or nothing. Returns when it survives. StoreError: nothing of it is done."""
+        """Do all of it, or nothing. Returns when it survives. StoreError: nothing of it is done, as far as the store knows."""
         raise NotImplementedError
 
     def fetch(self, numbers: Sequence[int]) -> List[Row]:

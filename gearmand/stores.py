@@ -87,10 +87,11 @@ def _open_mysql(config: Config, url: Optional[_Url] = None) -> Store:
 def _open_redis(config: Config, url: Optional[_Url] = None) -> Store:
     address = redis_store.Address(config.redis_server, config.redis_port, "", config.redis_password or "")
     if url is not None:
+        ca_file = url.more.pop("ssl_ca", None) if url.scheme == "rediss" else None
         if not re.fullmatch(r"[0-9]{0,5}", url.database) or url.more:
-            raise ConfigError("--queue: a URL of Redis ends with the database's number, or after the port")
+            raise ConfigError("--queue: a URL of Redis ends with the database's number, or after the port; rediss:// may have ?ssl_ca=FILE")
         address = redis_store.Address(
-            *url.place("127.0.0.1", 6379), url.user, url.password, int(url.database or 0), url.scheme == "rediss"
+            *url.place("127.0.0.1", 6379), url.user, url.password, int(url.database or 0), url.scheme == "rediss", ca_file
         )
     return redis_store.RedisStore(address, config.redis_prefix)
 

@@ -86,7 +86,7 @@ class SubmittedJob(concurrent.futures.Future):
         encoder: Any,
         background: bool,
         retries: int,
-        resubmit: Callable[["SubmittedJob"], None],
+        client: Any,
         callbacks: Dict[str, Callable[..., Any]],
     ) -> None:
         super().__init__()
@@ -98,6 +98,8 @@ class SubmittedJob(concurrent.futures.Future):
         self.numerator = 0
         self.denominator = 0
         self.retries_done = 0
+        self.affinity = b""
+        """Of several servers, jobs of the same go to the same; of none, to each in turn."""
         self._updates: List[Update] = []
         # Only where somebody iterates: notify whenever `_updates` grows, and at
         # the end. (Not the Future's own Condition: whoever waits for a result
@@ -106,7 +108,7 @@ class SubmittedJob(concurrent.futures.Future):
         self._packet = packet
         self._encoder = encoder
         self._retries = retries
-        self._resubmit = resubmit
+        self._client = client
         self._callbacks = callbacks
         self._pid = os.getpid()
 
@@ -129,7 +131,7 @@ class SubmittedJob(concurrent.futures.Future):
         Raises JobFailed, JobException, JobLost, JobRefused; JobTimeout (which
         is a `concurrent.futures.TimeoutError`); what the encoder raised.
         """
-        self._check_process()
+        self._check_wait()
         try:
             return super().result(timeout)
         except concurrent.futures.TimeoutError as error:
@@ -137,7 +139,7 @@ class SubmittedJob(concurrent.futures.Future):
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """The same, but returned; `None`: it completed."""
-        self._check_process()
+        self._check_wait()
         try:
             return super().exception(timeout)
         except concurrent.futures.TimeoutError as error:
@@ -174,7 +176,7 @@ class SubmittedJob(concurrent.futures.Future):
 
         JobTimeout: nothing was reported for `timeout_s`.
         """
-        self._check_process()
+        self._check_wait()
         with _rare:
             if self._changed is None:
                 self._changed = threading.Condition(threading.Lock())
@@ -196,8 +198,13 @@ class SubmittedJob(concurrent.futures.Future):
             with self._changed:
                 self._changed.notify_all()
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid and not self.done():
+    def _check_wait(self) -> None:
+        """Before anything that waits: whether what is waited for can come."""
+        if self.done():
+            return
+        if self._client.reads_here():
+            raise RuntimeError("%s: a callback cannot wait for the connection that it is called from" % self._name())
+        if os.getpid() != self._pid:
             text = "%s: submitted before a fork, it belongs to process %d" % (self._name(), self._pid)
             raise JobLost(text, self.function, self.handle, self.server)
 
@@ -263,7 +270,7 @@ class SubmittedJob(concurrent.futures.Future):
 
     def _retry_or_end(self, error: JobError) -> None:
         if self.tries_again(error):
-            self._resubmit(self)
+            self._client.resubmit(self)
 
     def tries_again(self, error: JobError) -> bool:
         """After a failure: whether to submit it again. If not, it has ended."""

@@ -6,21 +6,22 @@ import os
 import socket
 import threading
 import time
-from typing import Callable, List, MutableMapping, Optional
+from typing import Callable, List, MutableMapping, Optional, Tuple
 
 from gearmand.errors import ConfigError
 
 _FIRST_SOCKET = 3
 
 
-def sockets(environ: MutableMapping[str, str]) -> List[socket.socket]:
-    """The listening sockets that systemd has passed to this process; they are taken from the environment. ConfigError."""
+def sockets(environ: MutableMapping[str, str]) -> List[Tuple[socket.socket, str]]:
+    """The listening sockets that systemd has passed to this process, and their names; they are taken from the environment. ConfigError."""
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
-    environ.pop("LISTEN_FDNAMES", None)
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdigit():
         return []
     found = []
-    for descriptor in range(_FIRST_SOCKET, _FIRST_SOCKET + int(count)):
+    for at in range(int(count)):
+        descriptor = _FIRST_SOCKET + at
         os.set_inheritable(descriptor, False)
         try:
             sock = socket.socket(fileno=descriptor)
@@ -30,7 +31,7 @@ def sockets(environ: MutableMapping[str, str]) -> List[socket.socket]:
         if not listens:
             raise ConfigError("LISTEN_FDS: descriptor %d is a socket that does not listen" % descriptor)
         sock.setblocking(True)
-        found.append(sock)
+        found.append((sock, names[at] if at < len(names) else ""))
     return found
 
 

@@ -33,14 +33,15 @@ import threading
 import time
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
-from gearmand import files, handover
+from gearmand import handover
+from gearmand.binding import Passed
 from gearmand.config import LEVELS, NOTICE
-from gearmand.errors import ConfigError, HandedOver, StoreError
+from gearmand.errors import ConfigError, StoreError
 from gearmand.handover import Estate
-from gearmand.listener import Passed
 from gearmand.registry import Registry
 from gearmand.rows import Change, Limits, Notes, Row, from_object, to_json
 from gearmand.server import Server
+from gearmand.socket_file import SocketFile
 
 _PROTOCOL = 1
 _ANSWER_S = 10.0
@@ -144,14 +145,14 @@ class Successor:
             found += self._notes.get().removed
         return found
 
-    def keep(self, *arguments: Any) -> Any:
-        raise HandedOver("another server has the queue now")
+    def keep(self, rows: Sequence[Row]) -> Dict[int, StoreError]:
+        return dict.fromkeys([row.number for row in rows], StoreError("another server has the queue now"))
 
     def note_limits(self, limits: Limits) -> None:
         pass
 
-    def stop(self) -> None:
-        pass
+    def stop(self, longest_s: float) -> int:
+        return 0
 
 
 class Door:
@@ -159,25 +160,23 @@ class Door:
 
     def __init__(self, server: Server, path: str, done: Callable[[], None]) -> None:
         self._server = server
-        self._path = os.path.abspath(path)
+        self._file = SocketFile(path, 0o600, None)
         self._done = done
         self._listen()
 
     def _listen(self) -> None:
-        self._socket = files.listen_at(self._path)
-        self._inode = files.inode_of(self._path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._file.listen(self._socket, 1)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def open(self) -> None:
         threading.Thread(target=self._run, name="gearmand-takeover", daemon=True).start()
 
     def close(self) -> None:
-        """Nobody else's socket is removed."""
-        if self._inode is not None and files.inode_of(self._path) == self._inode:
-            try:
-                os.unlink(self._path)
-            except OSError:
-                pass  # Its directory is not this user's. Nobody answers there any more, which is all that counts.
-        self._inode = None
+        self._file.remove()
         self._socket.close()
 
     def _run(self) -> None:
@@ -208,7 +207,7 @@ class Door:
             lines.send(refused=refusal)
             return False
         passed = server.share_sockets()
-        kinds = [each.kind for each in passed]
+        kinds = [[each.kind, each.has_file] for each in passed]
         lines.send([each.sock for each in passed], takeover=_PROTOCOL, pid=os.getpid(), where=server.where_stored, kinds=kinds)
         if lines.receive(_PREPARING_S) is None:
             return False
@@ -217,11 +216,11 @@ class Door:
         server.pause_accepting()
         estate, keeper = server.broker.turn(_let_go, server.broker, successor)
         if keeper is not None:
-            keeper.stop()
+            keeper.stop(_MOVING_S)
         self.close()
         if not self._hand_over(lines, estate):
             return not self._resume(estate, successor)
-        server.close_listeners()
+        server.let_listeners_go()
         server.log.log(NOTICE, "another server has taken over after %.3f s", time.monotonic() - began_at)
         self._see_out(lines, successor)
         self._done()
@@ -317,7 +316,7 @@ class Predecessor:
         self._lines = lines
         self.pid: int = answer["pid"]
         self.where: Optional[str] = answer["where"]
-        self.sockets = [Passed(sock, kind) for sock, kind in zip(sockets, answer["kinds"])]
+        self.sockets = [Passed(sock, *kind) for sock, kind in zip(sockets, answer["kinds"])]
 
     def take(self) -> Estate:
         """Have its estate. It serves nobody until `serves`, and goes on after `leave`."""

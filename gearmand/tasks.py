@@ -35,7 +35,7 @@ class Task:
     `try_timeout_s`: for one try. A task that takes longer has failed.
 
     Afterwards `result` holds what it completed with, and `error` why it did
-    not (`None`: it did, or has not ended).
+    not (`None`: it did, or has not ended). Then it may be added to a set again.
     """
 
     def __init__(
@@ -59,6 +59,10 @@ class Task:
             if callback is not None:
                 self._on(kind, callback)
         self.options = options
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        """As if it had never been added to a set, which does this itself."""
         self.retries_done = 0
         self.tries = 0
         self.job: Optional[SubmittedJob] = None
@@ -138,7 +142,10 @@ class TaskSet:
         return len(self.tasks)
 
     def add(self, task: Task) -> Task:
-        """Submit the task. ConfigError, TypeError: its options or its workload cannot be used."""
+        """Submit the task. ConfigError: it is under way already; ConfigError, TypeError: its options or its workload cannot be used."""
+        if task.job is not None and not task.done:
+            raise ConfigError("%r is under way already: it can be added again once it has ended" % task)
+        task.reset_state()
         self._submit(task)
         self.tasks.append(task)
         self._open += 1

@@ -5,7 +5,7 @@ and returns the answer, or yields a long one in pieces. No lock is held; what
 needs the registry takes a turn.
 
 The C server's commands answer byte for byte as it does; `jobs`, `clients` and
-`shutdown` are those of the Perl server.
+`shutdown` are those of the Perl server, `acl` is that of gear's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 from gearmand import revival, text
+from gearmand.access import ADMIN, GRANT, SUBMIT, WORK, AccessList, mask, subject_of
 from gearmand.broker import Broker
+from gearmand.errors import ConfigError
 from gearmand.functions import Function
+from gearmand.gate import Gate
+from gearmand.gatekeeper import Gatekeeper
 from gearmand.jobs import ENDED, Job
 from gearmand.peer import Peer
 from gearmand.registry import Registry
@@ -42,13 +46,20 @@ class Control(NamedTuple):
     level_name: str
     shut_down: Callable[[bool], None]
     """Begin to stop, gracefully or at once; returns without waiting."""
+    gatekeeper: Optional[Gatekeeper] = None
+    gate: Optional[Gate] = None
+    """Of the peer that asks, where it has one."""
     asking: Optional[Peer] = None
-    """Who sends the commands."""
+    """Who that is."""
 
 
 class Command(NamedTuple):
     usage: str
     act: Callable[[Control, List[bytes]], Answer]
+    changes: bool = False
+    """Whether it changes something."""
+    asks_itself: bool = False
+    """Whether it finds out by itself what the peer may."""
 
 
 # Formatting tables is all computation. One at a time, they cannot take the
@@ -56,8 +67,8 @@ class Command(NamedTuple):
 _one_table_at_a_time = threading.Lock()
 
 
-def answer(control: Control, line: bytes) -> Iterable[bytes]:
-    """The answer to a line, in pieces; the first one when the line's work is done."""
+def answer(control: Control, line: bytes, gate: Optional[Gate] = None) -> Iterable[bytes]:
+    """The answer to a line, in pieces; the first one when the line's work is done. `gate`: that of the peer that asks."""
     found = text.words(line)
     name = found[0] if found else b""
     command = COMMANDS.get(name.decode("latin-1").lower())
@@ -65,8 +76,11 @@ def answer(control: Control, line: bytes) -> Iterable[bytes]:
         reply: Answer = text.error("INVALID_ARGUMENTS", "Too many arguments")
     elif command is None:
         reply = _unknown(name)
-    else:
+    elif gate is None:
         reply = command.act(control, found)
+    else:
+        why = None if command.asks_itself else gate.command(name.lower(), command.changes)
+        reply = command.act(control._replace(gate=gate), found) if why is None else text.error("PERMISSION_DENIED", why)
     if isinstance(reply, bytes):
         yield reply
         return
@@ -138,8 +152,9 @@ def _workers(control: Control, words: List[bytes]) -> Answer:
         if peer.closed:
             return None
         names = [peer.by_index[index].name for index in sorted(peer.by_index)]
-        host = peer.address.rpartition(":")[0].strip("[]").encode()
-        return (b" ".join([b"%d %b %b :" % (peer.fileno, host, peer.client_id), *names]),)
+        # Of a local process its number is all there is.
+        host = peer.address if peer.address.startswith("unix:") else peer.address.rpartition(":")[0].strip("[]")
+        return (b" ".join([b"%d %b %b :" % (peer.fileno, host.encode(), peer.client_id), *names]),)
 
     return _table(control, lambda registry: reversed(control.broker.peers), row)
 
@@ -203,6 +218,63 @@ def _help(control: Control, words: List[bytes]) -> Answer:
     return b"".join(b"%b\n" % command.usage.encode() for command in COMMANDS.values()) + text.END_OF_TABLE
 
 
+# -- the access list -------------------------------------------------------------------
+# These are those of gear's server; it says register for work, and invoke for submit.
+
+_WHAT = {b"register": WORK, b"invoke": SUBMIT, **{what.encode(): what for what in (WORK, SUBMIT, ADMIN, GRANT)}}
+
+
+def _acl(control: Control, words: List[bytes]) -> Answer:
+    gatekeeper, gate = control.gatekeeper, control.gate
+    verb = words[1].lower() if len(words) > 1 else b""
+    if verb not in (b"list", b"grant", b"revoke", b"self-revoke"):
+        return _incomplete(words[0])
+    access = None if gatekeeper is None else gatekeeper.policy.access
+    if access is None or gate is None:
+        return text.error("ACL_DISABLED")
+    if verb == b"list":
+        why = gate.command(b"acl", False)
+        return _acl_table(access) if why is None else text.error("PERMISSION_DENIED", why)
+    return _acl_change(control, verb, words)
+
+
+def _acl_table(access: AccessList) -> Answer:
+    rows = []
+    for subject, may in access.table():
+        register, invoke, admin = (may.get(what, "None") for what in (WORK, SUBMIT, ADMIN))
+        row = "%s\tregister=%s\tinvoke=%s\tgrant=%s\tadmin=%s" % (subject, register, invoke, GRANT in may, admin)
+        rows.append([row.encode("utf-8", "surrogateescape")])
+    return text.rows(rows) + text.END_OF_TABLE
+
+
+def _acl_change(control: Control, verb: bytes, words: List[bytes]) -> Answer:
+    gatekeeper, gate = control.gatekeeper, control.gate
+    assert gatekeeper is not None and gate is not None
+    what = words[2].lower() if len(words) > 2 else b""
+    if what not in _WHAT and (what != b"all" or verb == b"grant"):
+        return text.error("UNKNOWN_ACL_VERB")
+    more = [word.decode("utf-8", "surrogateescape") for word in words[3:]]
+    if len(more) != {b"grant": 1 + (what != b"grant"), b"revoke": 1, b"self-revoke": 0}[verb]:
+        return _incomplete(words[0])
+    try:
+        subjects = gate.subjects if verb == b"self-revoke" else [subject_of(more[0], True)]
+        if not subjects:
+            raise ValueError("You have neither a certificate nor a token")
+        own = verb != b"grant" and set(subjects) <= set(gate.subjects)
+        why = None if own and not gate.is_far else gate.command(b"acl " + verb, True, GRANT)
+        if why is not None:
+            return text.error("PERMISSION_DENIED", why)
+        # Escaped: it goes to the log.
+        done = "%s: acl %s" % (gate.who, " ".join(mask(repr(word)[2:-1]) for word in words[1:]))
+        if verb == b"grant":
+            gatekeeper.change(lambda access: access.granted(subjects[0], _WHAT[what], "".join(more[1:])), done)
+        else:
+            gatekeeper.change(lambda access: access.revoked(subjects, _WHAT.get(what)), done)
+    except (ValueError, ConfigError) as error:
+        return text.error("UNABLE", str(error))
+    return text.OK
+
+
 # -- what changes something ----------------------------------------------------------
 
 
@@ -236,7 +308,8 @@ def _max_queue(control: Control, words: List[bytes]) -> Answer:
         return _incomplete(words[0])
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
-    control.broker.turn(lambda registry: registry.functions.limit_queue(words[1], limits))
+    if not control.broker.turn(lambda registry: registry.functions.limit_queue(words[1], limits)):
+        return text.error("LIMIT_REACHED", "As many functions have a limit as may have one")
     if control.broker.keeper is not None:
         control.broker.keeper.note_limits(Limits(words[1], *limits))
     return text.OK
@@ -262,13 +335,14 @@ COMMANDS: Dict[str, Command] = {
     "clients": Command("clients", _clients),
     "jobs": Command("jobs", _jobs),
     "show": Command("show [unique] jobs", _show),
-    "cancel": Command("cancel job HANDLE", _cancel),
-    "create": Command("create function FUNCTION", _create),
-    "drop": Command("drop function FUNCTION", _drop),
-    "maxqueue": Command("maxqueue FUNCTION [LIMIT | HIGH NORMAL LOW]", _max_queue),
+    "cancel": Command("cancel job HANDLE", _cancel, True),
+    "create": Command("create function FUNCTION", _create, True),
+    "drop": Command("drop function FUNCTION", _drop, True),
+    "maxqueue": Command("maxqueue FUNCTION [LIMIT | HIGH NORMAL LOW]", _max_queue, True),
+    "acl": Command("acl list | grant WHAT SUBJECT [PATTERNS] | revoke WHAT SUBJECT | self-revoke WHAT", _acl, True, True),
     "verbose": Command("verbose", _verbose),
     "version": Command("version", _version),
     "getpid": Command("getpid", _getpid),
     "help": Command("help", _help),
-    "shutdown": Command("shutdown [graceful]", _shutdown),
+    "shutdown": Command("shutdown [graceful]", _shutdown, True),
 }

@@ -36,11 +36,13 @@ from typing import Any, Callable, ContextManager, Dict, Iterable, List, Optional
 
 from gearmand.addresses import Address, AddressLike, parse_all
 from gearmand.assigned import Ability, AssignedJob
+from gearmand.connection import tls_of
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.lane import Lane
 from gearmand.protocol import PacketType, pack
 from gearmand.shift import Hooks, Shift, StopIf
+from gearmand.tokens import find, packet_of
 from gearmand.workforce import Signals, Workforce, require_main_thread, stopping_signals
 
 LOG = logging.getLogger("gearmand.worker")
@@ -54,7 +56,8 @@ class Worker:
     `concurrency`: how many jobs at once, each in a thread of its own; to every
     server each thread is a worker. `processes`: how many processes are forked
     to do that, 0: none, it is done here. `client_id`: what the administrative
-    command `workers` shows.
+    command `workers` shows. `tls`: a `Tls`, an `ssl.SSLContext`, or True for
+    the files that the environment names: speak TLS. `token`: for `--acl`.
 
     `max_jobs`, `max_age_s`: when a process has begun that many jobs, or is
     that old, it is replaced, and without processes `work` returns; several
@@ -77,7 +80,9 @@ class Worker:
 
     servers: List[Address]
     client_id: Optional[bytes]
+    token: Union[None, str, bytes]
     encoder: Any
+    tls: Any
     concurrency: int
     processes: int
     max_jobs: Optional[int]
@@ -91,7 +96,9 @@ class Worker:
         servers: Union[None, AddressLike, Iterable[AddressLike]] = None,
         *,
         client_id: Union[None, str, bytes] = None,
+        token: Union[None, str, bytes] = None,
         encoder: Any = None,
+        tls: Any = None,
         concurrency: int = 1,
         processes: int = 0,
         max_jobs: Optional[int] = None,
@@ -109,9 +116,9 @@ class Worker:
         on_idle: Optional[Callable[[], Any]] = None,
     ) -> None:
         self.configure(
-            servers=servers, client_id=client_id, encoder=encoder, concurrency=concurrency, processes=processes,
-            max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s, io_timeout_s=io_timeout_s,
-            stop_timeout_s=stop_timeout_s,
+            servers=servers, client_id=client_id, token=token, encoder=encoder, tls=tls, concurrency=concurrency,
+            processes=processes, max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s,
+            io_timeout_s=io_timeout_s, stop_timeout_s=stop_timeout_s,
         )  # fmt: skip
         self._hooks = Hooks(
             on_connect, on_disconnect, on_job_start, on_job_complete, on_job_fail, on_job_exception, after_job, on_idle
@@ -253,7 +260,9 @@ class Worker:
             ends_at = old_at if ends_at is None else min(ends_at, old_at)
         with self._lock:
             self._require_idle()
-            shift = Shift(self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks)
+            shift = Shift(
+                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.tls, self.token
+            )
             shift.most_jobs, shift.ends_at, shift.stop_if = self.max_jobs, ends_at, stop_if
             shift.lanes = [Lane(shift) for _ in range(self.concurrency)]
             self._lanes_left = self.concurrency
@@ -381,7 +390,9 @@ def _client_id(name: str, value: Any) -> bytes:
 _SETTINGS: Dict[str, Callable[[str, Any], Any]] = {
     "servers": lambda name, value: parse_all(value),
     "client_id": _or_none(_client_id),
+    "token": lambda name, value: (packet_of(value), value)[1],
     "encoder": lambda name, value: encoder_of(value),
+    "tls": lambda name, value: tls_of(value),
     "concurrency": _count(1),
     "processes": _count(0),
     "max_jobs": _or_none(_count(1)),
@@ -414,9 +425,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("what", metavar="MODULE:OBJECT", help="what does the jobs: see below")
     parser.add_argument("--servers", metavar="HOST:PORT,...", help="the job servers (default: GEARMAN_SERVERS, else 127.0.0.1:4730)")
+    parser.add_argument("--tls", action="store_true", help="speak TLS, with the files that the environment names (see gearman(1))")
     parser.add_argument("--concurrency", metavar="N", type=int, help="how many threads a process has (default: 1)")
     parser.add_argument("--processes", metavar="N", type=int, help="how many processes, 0: only this one (default: 0)")
     parser.add_argument("--client-id", metavar="TEXT", help="what the administrative command workers shows")
+    parser.add_argument("--token-file", metavar="FILE", help="its first line is presented to every server (default: GEARMAN_TOKEN, where it is set)")
     parser.add_argument("--encoder", metavar="NAME", help="of workloads and results: bytes, text, json or pickle (default: bytes)")
     parser.add_argument("--max-jobs", metavar="N", type=int, help="after how many jobs a process is replaced, or this one ends")
     parser.add_argument("--max-age", metavar="SECONDS", type=float, dest="max_age_s", help="the same, after a time")
@@ -465,16 +478,20 @@ def _worker_of(found: Any, settings: Dict[str, Any]) -> Worker:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the worker of a command line until a signal ends it. Returns the exit status, 0 or 1; 2: SystemExit, for usage."""
+    """Run the worker of a command line until a signal ends it. Returns the exit status: 0, 1, or 130 after a second Ctrl-C; 2: SystemExit, for usage."""
     settings = vars(_parser().parse_args(arguments))
     what, verbose = settings.pop("what"), settings.pop("verbose")
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(threadName)s %(levelname)s %(message)s")
     try:
+        token = find(settings.pop("token_file", None))
+        settings.update({"token": token} if token is not None else {})
         _worker_of(_found(what), settings).work(handle_signals=True)
     except (GearmandError, OSError) as error:
         print("gearmand.worker: %s" % error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

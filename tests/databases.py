@@ -280,8 +280,14 @@ def close_all():
         _running.popitem()[1].close()
 
 
+_PIECE = 1 << 16
+
+
 class Proxy:
-    """Between a store and its database, on a port of its own: can lose an answer, and refuse to connect."""
+    """Between a store and its database, on a port of its own: can lose an answer, refuse to connect, and rest.
+
+    `rests_s`: how long it waits, once, after the first large piece of what is sent to the database.
+    """
 
     def __init__(self, port):
         self._to = ("127.0.0.1", port)
@@ -290,6 +296,8 @@ class Proxy:
         self.loses_answer = threading.Event()
         self.lost = threading.Event()
         self.refuses = False
+        self.rests_s = 0.0
+        self.accepted = 0
         self._sockets = []
         self._threads = []
         self._start(self._accept)
@@ -313,6 +321,7 @@ class Proxy:
             except OSError:
                 ours.close()
                 continue
+            self.accepted += 1
             self._sockets += [ours, theirs]
             self._start(self._pass, ours, theirs, False)
             self._start(self._pass, theirs, ours, True)
@@ -320,7 +329,7 @@ class Proxy:
     def _pass(self, source, target, is_answer):
         with contextlib.suppress(OSError):
             while True:
-                data = source.recv(1 << 16)
+                data = source.recv(_PIECE)
                 if not data:
                     break
                 if is_answer and self.loses_answer.is_set():
@@ -328,6 +337,9 @@ class Proxy:
                     self.lost.set()
                     break
                 target.sendall(data)
+                if not is_answer and len(data) == _PIECE:
+                    rests_s, self.rests_s = self.rests_s, 0.0
+                    time.sleep(rests_s)
         for each in (source, target):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -567,6 +567,12 @@ def test_wait_until_idle_waits_for_the_function(admin, wire, address):
     assert not admin.wait_until_idle(timeout_s=0)
 
 
+def test_wait_until_idle_does_not_wait_for_ever_for_a_silent_server():
+    with ScriptedServer(lambda connection, number: connection.is_closed()) as server:
+        with Admin(server.address, timeout_s=None) as admin, pytest.raises(ServerLost, match="no answer within 1 s"):
+            admin.wait_until_idle(timeout_s=0.1)
+
+
 def test_watch_yields_snapshots_with_rates(admin, wire):
     watched = admin.watch(interval_s=0.05)
     assert next(watched).rates == {}

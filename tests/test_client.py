@@ -305,6 +305,32 @@ def test_callback_that_waits_is_told_that_it_cannot(client, crew):
     assert "use submit" in told.result(20)
 
 
+@pytest.mark.parametrize("wait", [lambda client: client.run("reverse", retries=1), lambda client: client.submit("reverse").result()])
+def test_callback_that_waits_otherwise_is_told_too(client, crew, wait):
+    told = []
+
+    def callback(result):
+        try:
+            wait(client)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    client.run("reverse", b"x", on_complete=callback, timeout_s=20)
+    assert len(told) == 1 and "a callback cannot wait" in told[0]
+
+
+def test_encoder_that_makes_no_bytes_is_named(client):
+    class Bad:
+        def encode(self, value):
+            return "text"
+
+        def decode(self, data):
+            return data
+
+    with pytest.raises(TypeError, match="function f: the encoder made str of the workload, not bytes"):
+        client.submit("f", 1, encoder=Bad())
+
+
 def test_callback_must_be_callable(client):
     with pytest.raises(ConfigError, match="on_data: 5"):
         client.submit("f", on_data=5)
@@ -356,9 +382,15 @@ def test_wait_for_background_calls_back_with_progress(client, address):
     assert seen == [(1, 4)]
 
 
+def test_wait_for_background_waits_for_a_job_that_is_not_created_yet(client, address):
+    job = client.submit("slow", background=True)
+    assert client.wait_for_background(job, timeout_s=0.3) is False
+    assert client.status(job.handle.encode()).known
+
+
 def test_wait_for_background_gives_up_in_time(client):
     handle = client.submit_background("nobody")
-    assert not client.wait_for_background(handle, timeout_s=0.05, interval_s=0.01)
+    assert not client.wait_for_background(handle, timeout_s=0.5, interval_s=0.01)
 
 
 @pytest.mark.parametrize("priority", [Priority.HIGH, "high", 0])
@@ -425,9 +457,21 @@ def test_reduce_job_carries_its_reducer(tmp_path):
         assert job.result(20) == b"3"
 
 
+@pytest.mark.parametrize("workload", [b"", b"w", b"a\0b\0c"])
+@pytest.mark.parametrize("background", [False, True])
+def test_reduce_job_has_its_whole_workload(client, address, workload, background):
+    done = []
+    with Crew(address, {b"keep": lambda worker, handle, data: done.append(data) or data}):
+        client.run("keep", workload, reducer="sum", background=background, timeout_s=20)
+        wait_until(lambda: done == [workload], "it has run")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"delay_s": float("nan")}, "delay_s: expected seconds, got nan"),
+        ({"at": float("inf")}, "at: expected seconds, got inf"),
+        ({"retries": "3"}, "retries: expected a whole number, got '3'"),
         ({"priority": "urgent"}, "priority 'urgent': expected high, normal or low"),
         ({"unique": "u" * 65}, "at most 64 bytes"),
         ({"colour": 1}, "no option colour"),
@@ -714,12 +758,39 @@ def test_one_unique_goes_to_one_server_whatever_the_order(two_servers):
     assert sum(counts) == 20 and all(counts)
 
 
+def test_dash_coalesces_by_the_workload_over_several_servers(two_servers):
+    with Client([server.address for server in two_servers]) as client:
+        for number in range(20):
+            assert len({client.submit_background("f", b"%d" % number, unique="-") for _ in range(2)}) == 1
+    counts = [submitted(server) for server in two_servers]
+    assert sum(counts) == 20 and all(counts)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_uniques_are_spread_evenly_and_those_of_a_lost_server_too(count):
+    with Client(["host%d:4730" % number for number in range(count)]) as client:
+        orders = [client._in_order(b"job-%d" % number) for number in range(2000)]
+    lost = client._links[0]
+    for links in ([order[0] for order in orders], [order[1] for order in orders if order[0] is lost]):
+        others = [link for link in client._links if link in links]
+        assert len(others) >= count - 1
+        assert all(abs(links.count(link) * len(others) / len(links) - 1) < 0.4 for link in others)
+
+
 def test_server_that_is_down_is_passed_over():
     with Server(port=0) as server, Client([peers.free_address(), server.address]) as client:
         began_at = time.monotonic()
         for number in range(50):
             client.submit_background("f", unique="u%d" % number)
         assert submitted(server) == 50 and time.monotonic() - began_at < 5
+
+
+def test_status_is_asked_of_the_servers_that_are_there():
+    with Server(port=0) as server, Client([peers.free_address(), server.address]) as client:
+        handle = client.submit_background("f")
+        assert client.status(handle).known
+        with pytest.raises(ServerLost):
+            client.status("H:other:1")
 
 
 def test_status_is_asked_of_every_server(two_servers):
@@ -857,3 +928,20 @@ def test_wait_for_background_keeps_its_timeout_with_a_server_that_never_answers(
         with pytest.raises(ServerLost):
             client.wait_for_background("H:x:1", timeout_s=0.2)
         assert time.monotonic() - began_at < 3
+
+
+def test_close_does_not_wait_for_a_server_that_takes_nothing():
+    release = threading.Event()
+    with ScriptedServer(lambda connection, number: release.wait(20)) as server:
+        client = Client(server.address)
+        jobs = []
+        thread = threading.Thread(target=lambda: jobs.append(client.submit("f", bytes(100_000_000))))
+        thread.start()
+        wait_until(lambda: client._links[0]._sending.locked(), "it is sending")
+        began_at = time.monotonic()
+        client.close()
+        assert time.monotonic() - began_at < 10
+        thread.join(20)
+        with pytest.raises(JobLost):
+            jobs[0].result(20)
+        release.set()

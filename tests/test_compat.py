@@ -424,8 +424,8 @@ def test_host_of_no_kind_is_an_error(host):
 
 
 @pytest.mark.parametrize("name", ["keyfile", "certfile", "ca_certs"])
-def test_host_with_certificates_is_refused_and_says_why(name):
-    with pytest.raises(gearman.GearmanError, match="example:99: .*TLS, which is not supported yet"):
+def test_host_with_files_that_are_not_there_is_refused_and_says_why(name):
+    with pytest.raises(gearman.GearmanError, match="example:99: TLS: the .* /a/file"):
         gearman.GearmanWorker([{"host": "example", "port": 99, name: "/a/file"}])
 
 

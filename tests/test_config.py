@@ -159,8 +159,9 @@ def test_size_takes_units_of_1024(name, text, value):
 
 @pytest.mark.parametrize("option", OF_KIND["number"] + OF_KIND["size"], ids=lambda option: option.name)
 def test_bounds_of_a_number_are_accepted_and_nothing_beyond(option):
+    needed = {"ssl_certificate": "a file"} if option.name == "ssl-port" else {}
     for value in (option.lowest, option.highest):
-        assert getattr(Config(**{option.attribute: value}), option.attribute) == value
+        assert getattr(Config(**{option.attribute: value}, **needed), option.attribute) == value
     for value in (option.lowest - 1, option.highest + 1):
         with pytest.raises(ConfigError, match="^--%s: expected .* from " % option.name):
             Config(**{option.attribute: value})
@@ -217,3 +218,20 @@ def test_handler_cpu_is_auto_none_or_a_number(cpu):
 @pytest.mark.parametrize("prefix", ["H:host", "x" * 40, "\u00e9" * 20, None])
 def test_job_handle_prefix_has_up_to_40_bytes(prefix):
     assert Config(job_handle_prefix=prefix).job_handle_prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"ssl": True}, "--ssl needs --ssl-certificate FILE"),
+        ({"ssl_port": 0}, "--ssl-port needs --ssl-certificate FILE"),
+        ({"ssl": True, "ssl_port": 0, "ssl_certificate": "x"}, "one of them at a time"),
+        ({"ssl_key": "x"}, "--ssl-key is of no use without --ssl or --ssl-port"),
+        ({"ssl_ca_file": "x"}, "--ssl-ca-file is of no use"),
+        ({"unix_mode": "0680"}, "--unix-mode: expected three octal digits"),
+        ({"unix_mode": "4755"}, "--unix-mode: expected three octal digits"),
+    ],
+)
+def test_options_of_tls_and_unix_sockets_that_do_not_go_together_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        Config(**options)

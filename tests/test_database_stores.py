@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -198,6 +200,14 @@ def test_conninfo_that_is_not_understood_is_refused_without_its_text(conninfo):
 def test_missing_driver_is_one_line_that_names_the_extra(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, databases.KINDS[kind].driver, None)
     assert "pip install gearmand[%s]" % kind in refusal(Config(queue_type=kind))
+
+
+def test_driver_whose_library_is_missing_is_one_line_too(monkeypatch):
+    def import_module(name):
+        raise ImportError("no pq wrapper available.\nAttempts made:\n- couldn't import it")
+
+    monkeypatch.setattr(remote_store.importlib, "import_module", import_module)
+    assert "no pq wrapper available. Attempts made" in refusal(Config(queue_type="postgres"))
 
 
 # -- one server a queue ------------------------------------------------------------
@@ -411,6 +421,59 @@ def test_database_killed_while_clients_submit_has_every_acknowledged_job(queue):
     assert len(handles) == len(acknowledged), "of jobs that were refused nothing is left"
 
 
+def test_database_that_is_busy_with_a_large_transaction_is_waited_for(queue, proxy, monkeypatch):
+    rests_s = 1.5
+    if queue.database.kind == "postgres":
+        # Longer than its connection was once allowed to stand still.
+        rests_s = 10.5
+    else:
+        for module in (remote_store, mysql_store, redis_store):
+            monkeypatch.setattr(module, "HUNG_S", 0.5)
+    store = queue.open(proxy.port)
+    accepted = proxy.accepted
+    proxy.rests_s = rests_s
+    # As much as no buffer on the way takes.
+    rows = [row(number, workload=os.urandom(15_000_000)) for number in (1, 2)]
+    store.commit(work(rows))
+    assert (proxy.rests_s, proxy.accepted) == (0.0, accepted)
+    assert store.fetch([1, 2]) == rows
+
+
+def test_error_that_is_nobodys_leaves_nothing_half_done(queue, monkeypatch):
+    store = queue.open()
+    store.commit(work([row(1)]))
+    # The driver's memory ends in the middle of a transaction.
+    module, name = {"postgres": (store, "_remove"), "mysql": (store, "_send"), "redis": (store, "_script")}[queue.database.kind]
+    whole = getattr(module, name)
+
+    def half(*arguments):
+        if queue.database.kind == "mysql":
+            whole([statement for statement in arguments[0] if statement != b"COMMIT"])
+        raise MemoryError
+
+    monkeypatch.setattr(module, name, half)
+    with pytest.raises(MemoryError):
+        store.commit(work([row(2)], removed=[1]))
+    monkeypatch.undo()
+    store.commit(work([row(3)]))
+    assert numbers_of(store) == [1, 3]
+    assert [each.number for each in stored(queue)] == [1, 3]
+
+
+def test_connection_is_looked_after_whatever_goes_wrong(queue, monkeypatch):
+    store = queue.open()
+    looks = []
+
+    def beat(store):
+        looks.append(1)
+        raise ConfigError("made by a later version") if len(looks) % 2 else MemoryError
+
+    monkeypatch.setattr(type(store), "_beat", beat)
+    wait_until(lambda: len(looks) > 4, "it goes on looking")
+    monkeypatch.undo()
+    store.commit(work([row(1)]))
+
+
 # -- values -------------------------------------------------------------------------
 
 
@@ -420,6 +483,75 @@ def test_transaction_that_is_larger_than_a_statement_is_whole(queue):
     store.commit(work(rows + [row(number) for number in range(5, 6000)]))
     assert store.fetch([2, 1]) == [rows[1], rows[0]]
     assert numbers_of(store) == list(range(1, 6000))
+
+
+def test_large_job_of_any_bytes_is_stored(queue):
+    store = queue.open()
+    # MySQL takes no larger one as it comes; written as JSON it would be too large for Redis.
+    size = {"postgres": 20, "mysql": 15, "redis": 100}[queue.database.kind] * 2**20
+    rows = [row(number, workload=bytes([number]) * size) for number in (0, 255)]
+    store.commit(work([*rows, row(3)]))
+    for each in rows:
+        (found,) = store.fetch([each.number])
+        assert found == each
+        store.commit(work(removed=[each.number]))
+    assert numbers_of(store) == [3]
+
+
+def test_transaction_of_redis_in_several_scripts_is_undone_where_one_fails(monkeypatch):
+    queue = Queue(databases.running("redis"))
+    store = queue.open()
+    monkeypatch.setattr(redis_store, "_SCRIPT_BYTES", 10)
+    whole, scripts = store._script, []
+
+    def script(*arguments):
+        scripts.append(1)
+        if len(scripts) == 2:
+            raise store._driver.ResponseError("no more room")
+        return whole(*arguments)
+
+    store._script = script
+    with pytest.raises(StoreError, match="no more room"):
+        store.commit(work([row(1, workload=b"x" * 10), row(2, workload=b"x" * 10)]))
+    store._script = whole
+    store.commit(work([row(3)]))
+    assert [each.number for each in stored(queue)] == [3]
+    queue.close()
+
+
+def test_redis_whose_memory_is_full_takes_ends_which_make_room(monkeypatch):
+    queue = Queue(databases.running("redis"))
+    store = queue.open()
+    store.commit(work([row(number, workload=b"x" * 100_000) for number in range(1, 11)]))
+    with contextlib.closing(queue.database.client) as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 500_000)
+        try:
+            for number in (11, 12):
+                with pytest.raises(StoreError, match="OOM|maxmemory"):
+                    store.commit(work([row(number)], removed=[number - 10]))
+            assert numbers_of(store) == list(range(3, 11))
+            store.commit(work(changed=[Change(3, b"H:new", 1)], removed=[4, 5, 6, 7, 8, 9, 10]))
+            store.commit(work([row(13)]))
+        finally:
+            client.config_set("maxmemory", 0)
+    assert stored(queue) == [row(3, handle=b"H:new", retries=1, workload=b"x" * 100_000), row(13)]
+    queue.close()
+
+
+def test_redis_that_throws_keys_away_is_refused():
+    queue = Queue(databases.running("redis"))
+    with contextlib.closing(queue.database.client) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            queue.open()
+            queue.close()
+            client.config_set("maxmemory", 10**9)
+            assert "maxmemory-policy allkeys-lru" in refusal(queue.config())
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+    queue.open()
+    queue.close()
 
 
 def test_limits_of_a_long_function_are_kept(queue):
@@ -587,3 +719,70 @@ def test_jobs_that_a_c_server_has_left_are_served(queue, tmp_path):
     with Server(port=0, **options) as server, Wire(server.address) as worker:
         worker.can_do(b"reverse")
         assert sorted(worker.grab()[1:] for _ in range(2)) == [(b"reverse", b""), (b"reverse", b"bin\0'\\\xff")]
+
+
+# -- TLS -------------------------------------------------------------------------------
+
+
+def _certificate(directory, name, issuer, *options):
+    """NAME.pem and NAME.key, by an authority of that name."""
+    run = lambda *words: subprocess.run(("openssl", *words), cwd=directory, check=True, stderr=subprocess.DEVNULL)  # noqa: E731
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + name, "-keyout", name + ".key")
+    if issuer is None:
+        run(*new, "-x509", "-addext", "keyUsage=critical,keyCertSign", "-days", "2", "-out", name + ".pem")
+    else:
+        run(*new, "-addext", "subjectAltName=IP:127.0.0.1", "-out", name + ".csr")
+        by = ("-CA", issuer + ".pem", "-CAkey", issuer + ".key", "-CAcreateserial")
+        run("x509", "-req", "-copy_extensions", "copy", "-in", name + ".csr", *by, "-days", "2", "-out", name + ".pem")
+
+
+def _with_tls(kind):
+    """The same database server, with a certificate of the authority `ours`; `theirs` is another authority."""
+
+    class WithTls(databases.KINDS[kind]):
+        def make(self):
+            super().make()
+            for name, issuer in (("ours", None), ("theirs", None), ("server", "ours")):
+                _certificate(self.directory, name, issuer)
+            for name in ("server.key", "server.pem"):
+                if os.getuid() == 0:
+                    shutil.chown(self.file(name), "nobody")
+                os.chmod(self.file(name), 0o600)
+            self.tls_port = databases.free_port() if kind == "redis" else self.port
+
+        def file(self, name):
+            return os.path.join(self.directory, name)
+
+        def command(self):
+            certificate, key = self.file("server.pem"), self.file("server.key")
+            more = {
+                "postgres": ("-c", "ssl=on", "-c", "ssl_cert_file=" + certificate, "-c", "ssl_key_file=" + key),
+                "mysql": ("--ssl-cert=" + certificate, "--ssl-key=" + key),
+                "redis": ("--tls-port", self.tls_port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"),
+            }[kind]
+            return [*super().command(), *more, *(("--tls-ca-cert-file", self.file("ours.pem")) if kind == "redis" else ())]
+
+        def address(self, authority):
+            query = {"postgres": "?sslmode=verify-full&sslrootcert=%s"}.get(kind, "?ssl_ca=%s")
+            return self.url(self.tls_port).replace("redis:", "rediss:") + query % self.file(authority + ".pem")
+
+    return WithTls()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
+@pytest.mark.parametrize("kind", sorted(databases.KINDS))
+def test_connection_with_tls_is_to_the_database_of_that_certificate_alone(kind):
+    database = _with_tls(kind)
+    try:
+        store = open_store(Config(queue=database.address("ours")))
+        store.commit(work([row(1, workload=os.urandom(1_000_000))]))
+        assert numbers_of(store) == [1]
+        # It can be ended while it waits, like one without.
+        with store._using:
+            store._sever()
+        store.commit(work([row(2)]))
+        assert numbers_of(store) == [1, 2]
+        store.close()
+        assert "certificate" in refusal(Config(queue=database.address("theirs")))
+    finally:
+        database.close()

@@ -18,6 +18,10 @@ from gearmand import gearadmin, gearman, text_commands
 from gearmand.config import OPTIONS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.append(os.path.join(ROOT, "scripts"))
+
+from benchmark import command  # noqa: E402
+
 PACKAGE = os.path.join(ROOT, "gearmand")
 NAMES = [option.name for option in OPTIONS]
 GEARADMIN = [*gearadmin.OPTIONS, *gearadmin.COMMANDS]
@@ -109,11 +113,20 @@ def test_document_names_no_unknown_option(name):
     known = set(NAMES)
     text = read(name).replace("\\-", "-")
     if name == "README.md":
-        known |= set(gearman.ROWS) | {row.name for row in GEARADMIN} | {option[2:] for option in worker_options()}
+        known |= set(gearman.ROWS) | {row.name for row in GEARADMIN} | {option[2:] for option in worker_options() | bench_options()}
         # Of other programs, or said not to be accepted.
         known |= {"mysql-host", "exec", "pidfile"}
     named = re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", text)
     assert set(named) - known == set()
+
+
+def bench_options():
+    return {option for action in command._parser()._actions for option in action.option_strings}
+
+
+def test_readme_names_only_options_that_the_benchmark_has():
+    section = read("README.md").split("## Speed\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"--[a-z-]+", section)) <= bench_options()
 
 
 def worker_options():

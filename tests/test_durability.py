@@ -13,7 +13,7 @@ import time
 import pytest
 
 from gearmand import Server
-from gearmand.errors import ConfigError, JobRefused
+from gearmand.errors import ConfigError, JobRefused, StoreError
 from gearmand.rows import Row
 from gearmand.sqlite_store import SqliteStore
 from gearmand.store import Work
@@ -55,9 +55,13 @@ class Embedded:
     """A server in this process, which is stopped."""
 
     def __init__(self, file, **options):
-        self.file, self.options = file, options
+        self.file = file
         self.server = None
+        self.choose(**options)
         self.start()
+
+    def choose(self, **options):
+        self.options = options
 
     def start(self):
         self.server = Server(port=0, queue=str(self.file), **self.options).start()
@@ -72,9 +76,12 @@ class Killed:
 
     def __init__(self, file, **options):
         self.file = file
-        self.options = ["--%s=%s" % (name.replace("_", "-"), value) for name, value in options.items()]
+        self.choose(**options)
         self.address = free_address()
         self.start()
+
+    def choose(self, **options):
+        self.options = ["--%s=%s" % (name.replace("_", "-"), value) for name, value in options.items()]
 
     def start(self):
         host, port = self.address
@@ -376,6 +383,20 @@ def test_job_submitted_in_process_is_there(tmp_path):
         house.close()
 
 
+def test_dormant_jobs_of_an_earlier_prefix_are_known_and_can_be_cancelled(make):
+    house = make(job_handle_prefix="H:before", queue_memory=1)
+    handles = [house.peer().submit(b"f", b"%d" % number, kind=SUBMIT_JOB_BG) for number in range(4)]
+    assert handles[0].startswith(b"H:before:")
+    house.server.choose(job_handle_prefix="H:after", queue_memory=1)
+    house.restart()
+    client = house.peer()
+    assert [job_status(client, handle) for handle in handles] == [(True, False)] * 4
+    assert client.ask("cancel job %s" % handles[2].decode()).startswith("OK")
+    assert not client.ask("cancel job %s" % handles[2].decode()).startswith("OK")
+    assert finish_all(house.peer(b"f"), 3) == [(handles[number], b"%d" % number) for number in (0, 1, 3)]
+    assert client.submit(b"f", kind=SUBMIT_JOB_BG).startswith(b"H:after:")
+
+
 # -- coalescing ---------------------------------------------------------------------
 
 
@@ -416,7 +437,6 @@ def test_background_submission_that_meets_a_foreground_job_survives_as_it(house)
     client = house.peer()
     handle = client.submit(b"f", b"work", b"u")
     assert house.peer().submit(b"f", b"work", b"u", SUBMIT_JOB_BG) == handle
-    house.settle()
     house.restart()
     worker = house.peer(b"f")
     assert job_status(worker, handle) == (True, False)
@@ -540,6 +560,45 @@ def test_second_server_on_a_file_is_refused_and_the_first_goes_on(tmp_path, monk
         assert [row.handle for row in house.rows()] == [handle]
     finally:
         house.close()
+
+
+def damage(file, column, value):
+    store = SqliteStore(str(file))
+    store.commit(Work([Row(number, b"H:%d" % number, b"f", b"", b"w", 1, None, 1.5, 0, None) for number in (5, 7)], (), (), ()))
+    store._connection.execute("UPDATE gearman_queue_jobs SET %s = ? WHERE number = 7" % column, (value,))
+    store.close()
+
+
+DAMAGES = [("function", None), ("priority", 7), ("workload", 5), ("due", "soon"), ("submitted", None), ("uniq", 1.5), ("reducer", 3)]
+
+
+@pytest.mark.parametrize("column, value", DAMAGES)
+def test_row_that_was_damaged_by_hand_is_one_line_that_names_it_and_status_1(tmp_path, column, value):
+    file = tmp_path / "queue.db"
+    damage(file, column, value)
+    for option in ("-p", "0"), ("--export", "-"):
+        done = subprocess.run(
+            [sys.executable, "-m", "gearmand", "-L", "127.0.0.1", *option, "-l", "none", "--queue", str(file)],
+            cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30, universal_newlines=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert str(file) in done.stderr and "row 7" in done.stderr and "remove it" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["load", "load_limits", "take_over"])
+@pytest.mark.parametrize("error", [StoreError("q: disk I/O error"), ConfigError("q: disk I/O error")])
+def test_store_that_cannot_be_read_at_the_start_is_a_refusal_and_closed(tmp_path, monkeypatch, method, error):
+    def fail(store, *arguments):
+        raise error
+
+    monkeypatch.setattr(SqliteStore, method, fail)
+    server = Server(port=0, queue=str(tmp_path / "queue.db"))
+    with pytest.raises(ConfigError) as caught:
+        server.start()
+    assert "disk I/O error" in str(caught.value) and server.wait(0)
+    monkeypatch.undo()
+    # Closed: another one can have it.
+    SqliteStore(str(tmp_path / "queue.db")).close()
 
 
 # -- a disk that is full --------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gearmand import Server
+from gearmand import Server, Tls, Worker
 from peers import Crew, free_address
 from wire import SUBMIT_JOB_BG, WORK_COMPLETE, WORK_DATA, WORK_EXCEPTION, WORK_FAIL, WORK_STATUS, Wire, status, wait_until
 
@@ -360,6 +360,19 @@ def run_json_worker(stage, text):
     worker(stage, text, "add", {json.dumps({"numbers": [1, 2, 3]}).encode(): events})
 
 
+def run_over_tls(stage, text):
+    """With the certificates of the other example, and a server that demands them."""
+    run_certificates(stage, readme_example("TLS, and local sockets 2"))
+    path = lambda name: os.path.join(stage.directory, name)
+    files = {"ssl_certificate": path("server.pem"), "ssl_key": path("server.key"), "ssl_ca_file": path("ca.pem")}
+    with Server(port=0, ssl=True, **files) as server:
+        stage.addresses["4731"] = server.address
+        worker = Worker(server.address, tls=Tls(path("ca.pem"), path("client.pem"), path("client.key")))
+        worker.register("reverse", lambda job: job.workload[::-1])
+        with worker:
+            assert stage.finished(stage.start_python(text)).splitlines() == said(text)
+
+
 TASK_SET_PRINTS = [repr("The string to reverse".encode()[::-1])]
 
 RUNS = {
@@ -376,6 +389,7 @@ RUNS = {
     "Several servers, and retries": client,
     "Workers in threads and processes": lambda stage, text: worker(stage, text, "reverse", REVERSES, count=8, status=0),
     "Workers in threads and processes 2": run_tasks_module,
+    "Over TLS": run_over_tls,
     "Administration": run_admin,
     "In a test": run_test,
     "From python-gearman": client,
@@ -461,15 +475,52 @@ def run_server_with_a_queue(stage, text):
     assert os.path.getsize(os.path.join(stage.directory, "queue.db"))
 
 
+def run_server_with_a_list(stage, text):
+    """With a port of its own, on this machine alone; and then a client with the token that the example made."""
+    assert "/etc/gearmand.acl" in text
+    _, port = free_address()
+    stage.environment["GEARMAND_PORT"] = str(port)
+    text = text.replace("/etc/", stage.directory + "/").replace("--acl", "--listen 127.0.0.1 --acl")
+    process = stage.start_shell(text.replace("python3", 'echo "$token"\nexec python3'))
+    stage.file("token", process.stdout.readline())
+    while " listens on " not in process.stderr.readline():
+        assert process.poll() is None
+    gearman = "gearman -h 127.0.0.1:%d -b -f %%s x" % port
+    stage.finished(stage.start_shell(gearman % "thumb-1" + " --token-file token"))
+    stage.finished(stage.start_shell("! " + gearman % "thumb-1" + " 2>&1"))
+    stage.finished(stage.start_shell("! " + gearman % "other" + " --token-file token 2>&1"))
+    assert stage.finished(stage.start_shell("gearadmin -h 127.0.0.1:%d --status" % port)).startswith("thumb-1\t1")
+
+
 def run_check_of_arguments(stage, text):
     """Servers that are not there: the command line is read, and no more."""
     stage.finished(stage.start_shell(re.sub(r"(?m)$(?<=.)", " --check-args", text)))
+
+
+def run_certificates(stage, text):
+    found = shutil.which("openssl") and subprocess.run(["openssl", "version"], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    if not found or not re.match(r"OpenSSL [3-9]", found):
+        pytest.skip("there is no openssl 3: %s" % found)
+    process = stage.start_shell(text + "openssl verify -CAfile ca.pem server.pem client.pem\n")
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0 and out == "server.pem: OK\nclient.pem: OK\n", (out, err)
+
+
+def run_bench(stage, text):
+    """With one load of few jobs, so that it takes no minutes."""
+    shorter = " --runs 1 --servers this --loads 'echo -n 50'"
+    assert "jobs/s" in stage.finished(stage.start_shell(re.sub(r"(?m)\s+#.*$", shorter, text)))
+    with open(os.path.join(stage.directory, "bench.json")) as file:
+        assert json.load(file)["results"][0]["rate"] > 0
 
 
 SHELL_RUNS = {
     "Two commands": run_server_in_the_foreground,
     "A queue that survives": run_server_with_a_queue,
     "A queue that survives 2": run_check_of_arguments,
+    "TLS, and local sockets": run_check_of_arguments,
+    "TLS, and local sockets 2": run_certificates,
+    "Who may do what": run_server_with_a_list,
     "A first job": run_first_job,
     # With ours under the names of the C tools; those themselves run in tests/interop.
     "A first job 2": run_first_job,
@@ -477,6 +528,7 @@ SHELL_RUNS = {
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,
     "The commands gearman and gearadmin 2": run_gearadmin,
+    "Speed": run_bench,
 }
 
 NOT_RUN = {

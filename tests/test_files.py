@@ -268,30 +268,6 @@ def test_log_of_who_is_not_root_is_opened_as_always(tmp_path, monkeypatch):
     assert (tmp_path / "target").read_text() == "\\udcff\n"
 
 
-# -- sockets --------------------------------------------------------------------------------
-
-
-def test_socket_is_its_users_alone_whatever_the_umask(tmp_path, no_umask):
-    with files.listen_at(str(tmp_path / "door")):
-        assert mode_of(tmp_path / "door") == 0o600
-    assert files.inode_of(str(tmp_path / "door")) is not None and files.inode_of(str(tmp_path / "none")) is None
-
-
-def test_socket_takes_the_place_of_one_where_nobody_listens_and_of_nothing_else(tmp_path):
-    path = str(tmp_path / "door")
-    files.listen_at(path).close()
-    with files.listen_at(path):
-        with pytest.raises(OSError):
-            files.listen_at(path)
-    os.unlink(path)
-    for make in (lambda: open(path, "w").close(), lambda: os.symlink(str(tmp_path / "target"), path)):
-        make()
-        with pytest.raises(OSError):
-            files.listen_at(path)
-        os.unlink(path)
-    assert not (tmp_path / "target").exists()
-
-
 # -- the user ---------------------------------------------------------------------------------
 
 

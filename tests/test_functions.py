@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gearmand.functions import Function, Queue
+from gearmand.functions import Function, Functions, Queue
 from gearmand.jobs import END, QUEUED, Job, Priority
 
 
@@ -117,11 +117,15 @@ def test_function_queued_counts_every_priority():
     assert function.queued == 7
 
 
-@pytest.mark.parametrize("limits, limited", [([None, None, None], False), ([None, 0, None], True), ([5, 5, 5], True)])
-def test_function_is_limited_by_any_limit(limits, limited):
-    function = Function(b"f")
-    function.limits = limits
-    assert function.limited == limited
+@pytest.mark.parametrize("most_jobs, limits, limited", [
+    (None, [None, None, None], False), (None, [None, 0, None], True), (None, [5, 5, 5], True),
+    (5, [5, 5, 5], False), (5, [None, None, None], True),
+])  # fmt: skip
+def test_function_is_limited_by_limits_other_than_those_of_all(most_jobs, limits, limited):
+    functions = Functions(most_jobs)
+    assert functions[b"f"].limits == [most_jobs] * 3 and not functions[b"f"].limited
+    assert functions.limit_queue(b"f", limits)
+    assert (functions[b"f"].limits, functions[b"f"].limited) == (limits, limited)
 
 
 def test_repr_names_handle_function_and_state():

@@ -256,11 +256,6 @@ def test_several_servers_are_named_and_one_that_fails_does_not_keep_the_others_b
     assert err == "gearadmin: %s: cannot connect: Connection refused\n" % lost
 
 
-def test_ssl_is_refused(server):
-    status, out, err = run(OURS, *at(server.address), "-S", "--status")
-    assert (status, out) == (1, b"") and "TLS" in err
-
-
 @pytest.mark.parametrize(
     "arguments, named",
     [
@@ -293,7 +288,8 @@ def test_help_and_version():
 
 def test_json_has_every_reading_command(server, wire):
     wire.submit("größe".encode(), unique=b"u\xff")
-    reading = [command.name for command in COMMANDS if command.data is not None]
+    # That of an access list has tests of its own: this server has none.
+    reading = [command.name for command in COMMANDS if command.data is not None and command.name != "acl-list"]
     status, out = ours(server.address, "--json", *["--" + name for name in reading])
     assert status == 0
     found = json.loads(out)

@@ -7,13 +7,15 @@ import threading
 import pytest
 
 from gearmand import Server
+from gearmand import keeper as keeper_module
+from gearmand import server as server_module
 from gearmand.dormant import Wanted
-from gearmand.errors import JobRefused, StoreError
+from gearmand.errors import JobRefused, StoreError, Unstorable
 from gearmand.keeper import Keeper
 from gearmand.rows import Change, Limits, Notes, Row
 from gearmand.sqlite_store import SqliteStore
 from gearmand.store import Store
-from wire import DEADLINE_S, ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, WORK_COMPLETE, Wire, wait_until
+from wire import DEADLINE_S, ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, WORK_COMPLETE, Wire, packet, wait_until
 
 FULL = StoreError("here: database or disk is full")
 
@@ -38,6 +40,8 @@ class FakeStore(Store):
         self.shrinks = []
         self.fetches = []
         self.fetch_errors = []
+        self.unstorable = ()
+        self.unstorable_error = Unstorable("here: string or blob too big")
 
     def commit(self, work):
         number = len(self.tried)
@@ -46,6 +50,8 @@ class FakeStore(Store):
         assert self.may_go_on.wait(DEADLINE_S)
         if number in self.plan:
             raise self.plan[number]
+        if any(row.number in self.unstorable for row in work.added):
+            raise self.unstorable_error
         self.done.append(work)
 
     def fetch(self, numbers):
@@ -95,11 +101,9 @@ class House:
         thread.start()
 
     def _keep(self, numbers):
-        try:
-            self.keeper.keep([row(number) for number in numbers])
-            self.results[numbers] = None
-        except StoreError as error:
-            self.results[numbers] = error
+        failures = self.keeper.keep([row(number) for number in numbers])
+        assert not failures or sorted(failures) == list(numbers)
+        self.results[numbers] = next(iter(failures.values()), None)
 
     def wait_until_pending(self, count):
         wait_until(lambda: len(self.keeper._batch.rows) == count, "%d rows are pending" % count)
@@ -118,7 +122,7 @@ class House:
 
     def close(self):
         self.store.may_go_on.set()
-        self.keeper.stop()
+        self.keeper.stop(DEADLINE_S)
         self.join()
 
 
@@ -198,10 +202,9 @@ def test_error_reaches_exactly_those_in_the_transaction(make):
 @pytest.mark.parametrize("error", [ValueError("a mistake"), OverflowError("too large"), OSError(28, "full"), MemoryError()])
 def test_other_error_of_the_store_is_one_for_those_who_wait_and_the_thread_goes_on(make, error):
     house = make({0: error})
-    with pytest.raises(StoreError) as caught:
-        house.keeper.keep([row(1)])
-    assert "here" in str(caught.value) and type(error).__name__ in str(caught.value)
-    house.keeper.keep([row(2)])
+    (failure,) = house.keeper.keep([row(1)]).values()
+    assert isinstance(failure, StoreError) and "here" in str(failure) and type(error).__name__ in str(failure)
+    assert house.keeper.keep([row(2)]) == {}
     assert house.store.added == [2] and len(house.complaints) == 1
 
 
@@ -235,11 +238,10 @@ def test_ends_are_kept_over_failures_until_they_are_stored(make):
     house.store.wait_until_it_commits()
     house.note(removed=[3], changed=[Change(5, b"new", 2)])
     house.keeper.note_limits(Limits(b"f", 2, 2, 2))
-    with pytest.raises(StoreError):
-        house.keeper.keep([row(10)])
-    house.keeper.keep([row(11)])
+    assert house.keeper.keep([row(10)])
+    assert not house.keeper.keep([row(11)])
     (work,) = house.store.done
-    assert work.added == [row(11)] and list(work.removed) == [1, 2, 3]
+    assert work.added == [row(11)] and sorted(work.removed) == [1, 2, 3, 10]
     assert sorted(work.changed) == [Change(5, b"new", 2), Change(6, b"H:6", 1)]
     assert work.limits == [Limits(b"f", 2, 2, 2)]
 
@@ -253,27 +255,80 @@ def test_ends_are_tried_again_with_nobody_waiting(make):
 
 def test_failed_rows_are_not_tried_again(make):
     house = make({0: FULL})
-    with pytest.raises(StoreError):
-        house.keeper.keep([row(1)])
-    house.keeper.keep([row(2)])
+    assert house.keeper.keep([row(1)]) == {1: FULL}
+    assert house.keeper.keep([row(2)]) == {}
     assert house.store.added == [2]
+
+
+def test_rows_that_failed_are_removed_because_nobody_knows_what_became_of_them(make):
+    house = make({0: FULL, 1: FULL})
+    assert house.keeper.keep([row(1), row(2)]) == {1: FULL, 2: FULL}
+    wait_until(lambda: house.store.removed == [1, 2], "they are removed, with nobody waiting")
+    assert len(house.store.tried) == 3
+
+
+def test_rows_that_failed_do_not_fill_the_memory(make, monkeypatch):
+    monkeypatch.setattr(keeper_module, "_MOST_DOUBTFUL", 50)
+    house = make({number: FULL for number in range(200)})
+    for number in range(0, 1000, 10):
+        assert house.keeper.keep([row(number + each) for each in range(10)])
+    assert len(house.keeper._removed) <= 60
+
+
+@pytest.mark.parametrize("error", [Unstorable("here: too big"), OverflowError("int too large"), TypeError("no bytes")])
+def test_row_that_cannot_be_stored_takes_no_other_with_it(make, error):
+    house = make()
+    house.store.unstorable, house.store.unstorable_error = (25, 31), error
+    house.store.stall()
+    house.keep_in_a_thread(0)
+    house.store.wait_until_it_commits()
+    for number in range(1, 51):
+        house.keep_in_a_thread(number)
+    house.wait_until_pending(50)
+    house.note(removed=[0])
+    house.store.may_go_on.set()
+    house.join()
+    failed = {numbers for numbers, failure in house.results.items() if failure is not None}
+    assert failed == {(25,), (31,)} and str(error.args[0]) in str(house.results[(25,)])
+    assert sorted(house.store.added) == [number for number in range(51) if number not in (25, 31)]
+    assert house.store.removed == [0] and len(house.complaints) == 2
+    # Halves, not one by one.
+    assert len(house.store.tried) < 30
+
+
+def test_row_that_cannot_be_stored_is_refused_alone_among_those_of_its_peer(make):
+    house = make()
+    house.store.unstorable = (2,)
+    house.note(removed=[9])
+    assert list(house.keeper.keep([row(1), row(2), row(3)])) == [2]
+    assert house.store.added == [1, 3] and house.store.removed == [9]
+
+
+def test_rows_of_a_full_disk_are_not_tried_one_by_one(make):
+    house = make({0: FULL})
+    assert list(house.keeper.keep([row(number) for number in range(100)])) == list(range(100))
+    assert [len(work.added) for work in house.store.tried[:2]] in ([100], [100, 0])
+
+
+def test_half_that_fails_for_the_disk_is_refused_and_the_other_stored(make):
+    house = make({1: FULL})
+    house.store.unstorable = (4,)
+    house.note(removed=[9])
+    assert house.keeper.keep([row(number) for number in (1, 2, 3, 4)])[4] is house.store.unstorable_error
+    wait_until(lambda: 9 in house.store.removed, "what has ended is stored with a later one")
+    assert house.store.added == [3] and {1, 2} <= set(house.store.removed)
 
 
 def test_rows_are_tried_at_once_while_ends_pause_after_a_failure(make):
     house = make({number: FULL for number in range(5)})
     house.note(removed=[1])
     for _ in range(4):
-        with pytest.raises(StoreError):
-            house.keeper.keep([row(2)])
+        assert house.keeper.keep([row(2)])
     # Ends would pause for seconds now.
     wait_until(lambda: len(house.store.tried) >= 4, "it is tried")
-    while True:
-        try:
-            house.keeper.keep([row(3)])
-            break
-        except StoreError:
-            pass
-    assert house.store.removed == [1]
+    while house.keeper.keep([row(3)]):
+        pass
+    assert set(house.store.removed) - {3} == {1, 2}
 
 
 def test_stop_commits_what_is_left_and_closes_once(make):
@@ -284,7 +339,7 @@ def test_stop_commits_what_is_left_and_closes_once(make):
     house.keep_in_a_thread(2)
     house.wait_until_pending(1)
     house.note(removed=[9])
-    stopping = threading.Thread(target=house.keeper.stop)
+    stopping = threading.Thread(target=house.keeper.stop, args=(DEADLINE_S,))
     stopping.start()
     wait_until(lambda: house.keeper._stopping, "it stops")
     house.store.may_go_on.set()
@@ -301,27 +356,58 @@ def test_stop_of_a_store_that_fails_tries_once_and_ends(make):
     house.keep_in_a_thread(1)
     house.store.wait_until_it_commits()
     house.note(removed=[9])
-    stopping = threading.Thread(target=house.keeper.stop)
+    left = []
+    stopping = threading.Thread(target=lambda: left.append(house.keeper.stop(DEADLINE_S)))
     stopping.start()
     wait_until(lambda: house.keeper._stopping, "it stops")
     house.store.may_go_on.set()
     stopping.join(DEADLINE_S)
-    assert not stopping.is_alive() and house.store.closed == 1
+    assert left == [1] and house.store.closed == 1
     assert len(house.store.tried) == 2 and house.store.removed == []
 
 
 def test_keep_after_stop_is_refused(make):
     house = make()
-    house.keeper.stop()
-    with pytest.raises(StoreError) as caught:
-        house.keeper.keep([row(1)])
-    assert "stops" in str(caught.value) and house.store.tried == []
+    assert house.keeper.stop(DEADLINE_S) == 0
+    (failure,) = house.keeper.keep([row(1)]).values()
+    assert "stops" in str(failure) and house.store.tried == []
 
 
 def test_stop_without_start_closes_the_store():
     store = FakeStore()
-    Keeper(store, lambda error: None, lambda wanted, rows: None).stop()
+    assert Keeper(store, lambda error: None, lambda wanted, rows: None).stop(DEADLINE_S) == 0
     assert store.closed == 1
+
+
+def test_stop_of_a_store_that_does_not_answer_goes_after_a_while_and_says_what_is_left(make):
+    house = make()
+    house.store.stall()
+    house.keep_in_a_thread(1)
+    house.store.wait_until_it_commits()
+    house.keep_in_a_thread(2, 3)
+    house.wait_until_pending(2)
+    house.note(removed=[7, 8])
+    assert house.keeper.stop(0.05) == 5 and house.store.closed == 0
+    house.join()
+    assert "does not answer" in str(house.results[(1,)]) and "does not answer" in str(house.results[(2, 3)])
+    # Should it answer after all, they are refused in the store too.
+    house.store.may_go_on.set()
+    wait_until(lambda: house.store.closed, "it is closed")
+    assert set(house.store.added) <= set(house.store.removed)
+
+
+def test_row_of_a_caller_that_is_interrupted_is_removed(make, monkeypatch):
+    house = make()
+    house.store.stall()
+
+    def interrupted(predicate):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(house.keeper._committed, "wait_for", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        house.keeper.keep([row(1)])
+    house.store.may_go_on.set()
+    wait_until(lambda: house.store.removed == [1], "it is removed")
 
 
 def test_store_shrinks_after_ends_until_there_is_no_more_to_give_back(make):
@@ -370,7 +456,7 @@ def test_stop_does_not_wait_for_rows_that_cannot_be_fetched(make):
     house.store.fetch_errors = [FULL] * 1000
     house.note(wanted=[Wanted(b"f", 1, [3])])
     wait_until(lambda: house.complaints, "it has tried")
-    house.keeper.stop()
+    house.keeper.stop(DEADLINE_S)
     assert house.fetched == [] and house.store.closed == 1
 
 
@@ -385,6 +471,12 @@ class Patched:
         self.entered = threading.Semaphore(0)
         self.may_go_on = threading.Event()
         self.may_go_on.set()
+        # Handles and numbers of what the store has, as a restart would find it.
+        self.rows = {}
+        # The same, of all times.
+        self.all_rows = {}
+        # Raised although everything has been done.
+        self.late_error = None
         commit = SqliteStore.commit
 
         def patched(store, work):
@@ -393,6 +485,10 @@ class Patched:
             if self.error is not None:
                 raise self.error
             commit(store, work)
+            self.rows = {row.number: row.handle for row in store.load()}
+            self.all_rows.update(self.rows)
+            if self.late_error is not None:
+                raise self.late_error
 
         monkeypatch.setattr(SqliteStore, "commit", patched)
 
@@ -472,6 +568,117 @@ def test_one_pipeline_with_a_store_that_fails_is_answered_in_order(server, patch
         client.expect(JOB_CREATED)
         assert client.expect(ERROR)[0] == b"ARGUMENT_TOO_LARGE"
         assert client.expect(ERROR)[0] == b"QUEUE_ERROR"
+
+
+def test_every_handle_is_in_the_store_when_it_is_acknowledged(server, patched):
+    with Wire(server.address) as listener, Wire(server.address) as first, Wire(server.address) as second:
+        foreground = listener.submit(b"f", b"w", b"u")
+        assert first.submit(b"f", b"w", b"u", SUBMIT_JOB_BG) == foreground
+        assert foreground in patched.rows.values()
+        patched.may_go_on.clear()
+        for wire in (first, second):
+            wire.send(SUBMIT_JOB_BG, b"f", b"new", b"w")
+            wire.send(SUBMIT_JOB_BG, b"f", b"new", b"w")
+        assert patched.entered.acquire(timeout=DEADLINE_S)
+        joined = listener.submit(b"f", b"w", b"new")
+        patched.may_go_on.set()
+        for wire in (first, second, first, second):
+            assert wire.expect(JOB_CREATED) == [joined] and joined in patched.rows.values()
+    assert sorted(patched.rows.values()) == [foreground] + [joined] * 4
+
+
+def test_unique_that_is_submitted_behind_the_end_of_its_job_is_a_new_job(server):
+    with Wire(server.address) as peer:
+        peer.can_do(b"f")
+        for _ in range(3):
+            handle = peer.submit(b"f", b"w", b"u", SUBMIT_JOB_BG)
+            assert peer.grab()[0] == handle
+            together(peer, (WORK_COMPLETE, handle, b""), (SUBMIT_JOB_BG, b"f", b"u", b"again"), (SUBMIT_JOB_BG, b"f", b"u", b""))
+            again = peer.expect(JOB_CREATED)[0]
+            assert peer.expect(JOB_CREATED) == [again] != [handle]
+            assert peer.grab() == (again, b"f", b"again")
+            peer.send(WORK_COMPLETE, again, b"")
+
+
+def test_job_of_a_full_queue_is_never_stored(server, patched):
+    with Wire(server.address) as first, Wire(server.address) as second:
+        assert first.ask("maxqueue f 3") == "OK"
+        patched.may_go_on.clear()
+        for wire in (first, second):
+            together(wire, *[(SUBMIT_JOB_BG, b"f", b"", b"w")] * 3)
+        patched.may_go_on.set()
+        answers = [wire.receive()[0] for wire in (first, second) for _ in range(3)]
+    assert sorted(answers) == [JOB_CREATED] * 3 + [ERROR] * 3
+    assert len(patched.all_rows) == 3
+
+
+def test_job_of_a_draining_server_is_never_stored(server, patched):
+    with Wire(server.address) as client, Wire(server.address) as worker:
+        worker.can_do(b"f")
+        client.submit(b"f", b"w", kind=SUBMIT_JOB_BG)
+        worker.grab()
+        stopping = threading.Thread(target=server.stop, args=(True,))
+        stopping.start()
+        wait_until(lambda: server.broker.registry.draining, "it drains")
+        client.send(SUBMIT_JOB_BG, b"f", b"", b"w")
+        assert client.expect(ERROR)[0] == b"SHUTTING_DOWN"
+        with pytest.raises(JobRefused) as caught:
+            server.submit("f", background=True)
+        assert "SHUTTING_DOWN" in str(caught.value)
+        assert len(patched.all_rows) == 1
+        server.stop()
+        stopping.join(DEADLINE_S)
+
+
+def test_job_refused_because_nobody_knows_whether_it_is_stored_is_soon_not_stored(server, patched):
+    with Wire(server.address) as client:
+        patched.late_error = StoreError("q: disk I/O error")
+        client.send(SUBMIT_JOB_BG, b"f", b"", b"refused")
+        assert client.expect(ERROR)[0] == b"QUEUE_ERROR"
+        patched.late_error = None
+        wait_until(lambda: not patched.rows, "it is not stored")
+
+
+def test_job_that_cannot_be_stored_is_refused_alone(server, monkeypatch):
+    add = SqliteStore._add
+
+    def adding(store, rows):
+        add(store, [row._replace(workload=object()) if bytes(row.workload) == b"bad" else row for row in rows])
+
+    monkeypatch.setattr(SqliteStore, "_add", adding)
+    with Wire(server.address) as client:
+        workloads = [b"a", b"bad", b"b", b"c"]
+        together(client, *[(SUBMIT_JOB_BG, b"f", b"", workload) for workload in workloads])
+        kinds = []
+        for _ in workloads:
+            kind, body = client.receive()
+            kinds.append(kind)
+        assert kinds == [JOB_CREATED, ERROR, JOB_CREATED, JOB_CREATED]
+
+
+def test_stop_does_not_wait_for_ever_for_a_store_that_does_not_answer(server, patched, monkeypatch, caplog):
+    monkeypatch.setattr(server_module, "_LAST_COMMIT_S", 0.1)
+    monkeypatch.setattr(server_module, "_ENDING_S", 0.1)
+    outcome = []
+
+    def submit():
+        try:
+            server.submit("f", background=True)
+        except JobRefused as error:
+            outcome.append(str(error))
+
+    patched.may_go_on.clear()
+    submitting = threading.Thread(target=submit)
+    submitting.start()
+    assert patched.entered.acquire(timeout=DEADLINE_S)
+    server.stop()
+    submitting.join(DEADLINE_S)
+    assert "does not answer" in outcome[0] and "changes of the queue that were not stored: 1" in caplog.text
+
+
+def together(wire, *packets):
+    """Send packets in one piece."""
+    wire.send_raw(b"".join(packet(*each) for each in packets))
 
 
 def rows_in(path):

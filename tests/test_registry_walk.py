@@ -15,6 +15,7 @@ from collections import Counter
 import pytest
 
 from gearmand import revival
+from gearmand.dormant import JOB_BYTES
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.jobs import QUEUED, RUNNING, SCHEDULED, Priority
 from gearmand.parties import Party
@@ -245,6 +246,9 @@ def check_jobs(registry, parties):
             places[job] += 1
     assert places == Counter(registry.jobs.values())
     assert plain == len(registry.plain)
+    in_memory = [*registry.jobs.values(), *(registry.job_of(entry) for at in registry.plain.pieces() for entry in registry.plain.piece(at))]
+    assert registry.room == 2**62 - sum(JOB_BYTES + len(job.workload) for job in in_memory)
+    assert registry.load.abilities == sum(len(party.abilities) for party in parties)
     assert registry.running == sum(job.state is RUNNING for job in registry.jobs.values())
     timed = [job for job in registry.jobs.values() if job.state is RUNNING and job.entry is not None]
     assert Counter(registry._timeouts.items()) == Counter(timed)

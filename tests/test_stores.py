@@ -15,7 +15,7 @@ import pytest
 
 from gearmand import sqlite_store as sqlite_store_module
 from gearmand.config import Config
-from gearmand.errors import ConfigError, StoreError
+from gearmand.errors import ConfigError, StoreError, Unstorable
 from gearmand.rows import Change, Limits, Row, from_json, to_json
 from gearmand.sqlite_store import SqliteStore
 from gearmand.store import Work, ranges_of
@@ -165,6 +165,14 @@ class TestStore:
         assert (list(store.load()), store.load_limits()) == ([row(1)], [Limits(b"f", 1, 1, 1)])
         store.commit(work([row(4)]))
         assert numbers_of(factory()) == [1, 4]
+
+    def test_value_that_cannot_be_stored_is_told_from_a_store_that_fails(self, factory):
+        store = factory()
+        with pytest.raises(Unstorable) as caught:
+            store.commit(work([row(1), row(2, submitted_s=object())]))
+        assert store.where in str(caught.value)
+        store.commit(work([row(1)]))
+        assert numbers_of(factory()) == [1]
 
     def test_fetch_gives_the_rows_in_the_order_asked_for(self, factory):
         store = factory()
@@ -327,6 +335,45 @@ def test_sqlite_error_of_a_file_that_is_open_is_a_store_error(sqlite_store, file
     assert sqlite_store.shrink() is False
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the limit cannot be set")
+def test_sqlite_job_that_is_too_large_for_it_is_unstorable(sqlite_store):
+    sqlite_store._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
+    with pytest.raises(Unstorable):
+        sqlite_store.commit(work([row(1), row(2, workload=b"x" * 2000)]))
+    sqlite_store.commit(work([row(1)]))
+    assert numbers_of(sqlite_store) == [1]
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(5, "disk I/O error")])
+def test_sqlite_disk_that_fails_is_not_the_jobs_fault(sqlite_store, monkeypatch, error):
+    def failing(rows):
+        raise error
+
+    monkeypatch.setattr(sqlite_store, "_add", failing)
+    with pytest.raises(StoreError) as caught:
+        sqlite_store.commit(work([row(1)]))
+    assert not isinstance(caught.value, Unstorable)
+
+
+def test_sqlite_damaged_row_is_named(sqlite_store, file):
+    sqlite_store.commit(work([row(1), row(2)]))
+    sqlite_store._connection.execute("UPDATE gearman_queue_jobs SET function = NULL WHERE number = 2")
+    for read in (lambda: list(sqlite_store.load()), lambda: sqlite_store.fetch([1, 2])):
+        with pytest.raises(StoreError) as caught:
+            read()
+        assert str(file) in str(caught.value) and "row 2 is damaged" in str(caught.value)
+
+
+def test_sqlite_damaged_row_of_a_c_server_is_refused(file):
+    with sqlite3.connect(str(file)) as raw:
+        raw.execute("CREATE TABLE gearman_queue (unique_key TEXT, function_name TEXT, priority INTEGER, data BLOB, when_to_run INTEGER)")
+        raw.execute("INSERT INTO gearman_queue VALUES ('u', 'f', 1, 'w', 'tomorrow')")
+    raw.close()
+    status, _, stderr = gearmand("-L", "127.0.0.1", "-p", "0", "--queue", file)
+    refusal = stderr.splitlines()[-1]
+    assert status == 1 and "Traceback" not in stderr and "tomorrow" in refusal and str(file) in refusal
+
+
 # -- a file that cannot be used ---------------------------------------------------
 
 
@@ -384,7 +431,11 @@ def test_sqlite_file_in_no_directory_is_refused(tmp_path, name):
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("mode, directory_mode", [(0o000, 0o755), (0o444, 0o755), (0o444, 0o777), (None, 0o555)])
 def test_sqlite_file_that_may_not_be_used_is_refused(mode, directory_mode):
-    code = "import os, sys; os.setuid(65534); sys.path.insert(0, %r); from gearmand.cli import main; sys.exit(main())" % str(ROOT)
+    # All that is needed is imported before: that user may not be able to read where Python is.
+    code = (
+        "import os, sys; sys.path.insert(0, %r); import encodings.idna, gearmand.sqlite_store, gearmand.server; from gearmand.cli import main;"
+        " os.setuid(65534); sys.exit(main())" % str(ROOT)
+    )
     # Below pytest's own directory no other user can go.
     directory = pathlib.Path(subprocess.check_output(["mktemp", "-d"]).decode().strip())
     try:

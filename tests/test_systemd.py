@@ -171,6 +171,26 @@ def test_service_serves_the_socket_that_it_was_given_and_leaves_it_listening():
             assert listener.accept()
 
 
+def test_service_serves_a_unix_domain_socket_that_it_was_given_and_leaves_its_file(tmp_path):
+    path = str(tmp_path / "gearmand.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX) as client, service(listener=listener) as process:
+                client.connect(path)
+                client.settimeout(20)
+                client.sendall(b"getpid\n")
+                assert client.recv(100) == b"OK %d\n" % process.pid
+            assert process.returncode == 0 and os.path.exists(path)
+
+
+def test_socket_named_tls_needs_a_certificate():
+    with socket.create_server(("127.0.0.1", 0)) as listener, service(listener=listener, LISTEN_FDNAMES="tls") as process:
+        assert process.wait(20) == 1
+        assert b"a socket for TLS was passed" in process.stderr.read()
+
+
 @pytest.mark.skipif(SOCKET_ACTIVATE is None, reason="there is no systemd-socket-activate")
 def test_service_is_started_by_systemds_own_program():
     address = free_address()
@@ -201,8 +221,8 @@ def test_sockets_of_another_process_are_not_taken():
     assert systemd.sockets(environment) == [] and environment == {}
 
 
-@pytest.mark.parametrize("kind, said", [("file", b"descriptor 3 is no socket"), ("connected", b"does not listen"), ("unix", b"none of TCP")])
-def test_descriptor_that_is_no_listening_socket_of_tcp_is_refused(kind, said, tmp_path):
+@pytest.mark.parametrize("kind, said", [("file", b"descriptor 3 is no socket"), ("connected", b"does not listen"), ("packets", b"none of TCP")])
+def test_descriptor_that_is_no_listening_socket_for_streams_is_refused(kind, said, tmp_path):
     with contextlib.ExitStack() as stack:
         if kind == "file":
             listener = stack.enter_context(open(os.devnull))
@@ -210,7 +230,7 @@ def test_descriptor_that_is_no_listening_socket_of_tcp_is_refused(kind, said, tm
             listener, other = socket.socketpair()
             stack.enter_context(listener), stack.enter_context(other)
         else:
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             listener.bind(str(tmp_path / "unix"))
             listener.listen()
         with service(*HERE, listener=listener) as process:

@@ -198,6 +198,34 @@ def test_callback_may_add_a_task(tasks):
     assert added[0].result == b"ab"
 
 
+def test_task_that_has_ended_begins_anew_in_a_set(client, tasks):
+    counts = []
+    task = tasks.add(Task("fail", retry_count=1, on_retry=counts.append))
+    assert tasks.wait(20)
+    other = TaskSet(client)
+    assert other.add(task) is task
+    assert (task.done, task.error, task.retries_done) == (False, None, 0)
+    assert other.wait(20)
+    assert (counts, task.retries_done) == ([1, 1], 1)
+    assert isinstance(task.error, JobFailed)
+
+
+def test_task_that_is_under_way_is_not_added_again(client, tasks):
+    task = tasks.add(Task("reverse", b"ab"))
+    other = TaskSet(client)
+    for again in (tasks, other):
+        with pytest.raises(ConfigError, match="<Task reverse, not done> is under way already"):
+            again.add(task)
+    assert other.wait(0) and tasks.wait(20)
+    assert task.result == b"ba"
+    # One that was given up may be.
+    given_up = tasks.add(Task("nobody"))
+    tasks.cancel()
+    given_up.function = "reverse"
+    tasks.add(given_up)
+    assert tasks.wait(20) and given_up.successful
+
+
 def test_callback_must_be_callable():
     with pytest.raises(ConfigError, match="on_fail: 5"):
         Task("f").on_fail(5)

@@ -19,7 +19,7 @@ import pytest
 from gearmand import JobException, JobFailed, Server
 from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.worker import Worker, main
-from peers import free_address
+from peers import ScriptedServer, free_address
 from test_conversations import c_server, c_version  # noqa: F401
 from wire import (
     CAN_DO,
@@ -27,6 +27,7 @@ from wire import (
     CANT_DO,
     DEADLINE_S,
     ERROR,
+    GRAB_JOB,
     GRAB_JOB_UNIQ,
     JOB_ASSIGN,
     JOB_ASSIGN_UNIQ,
@@ -371,6 +372,12 @@ def test_job_failed_is_a_failure_without_a_traceback(server, log):
         with pytest.raises(JobFailed):
             server.submit("f", timeout_s=DEADLINE_S)
     assert [record.levelname for record in log()] == ["INFO"]
+
+
+def test_job_failed_needs_no_text(server):
+    with worker_of(server, f=raises(JobFailed)):
+        with pytest.raises(JobFailed):
+            server.submit("f", timeout_s=DEADLINE_S)
 
 
 def test_job_that_ended_itself_counts_what_comes_later_no_more(server, log):
@@ -880,11 +887,11 @@ def test_attempt_that_fails_in_an_unforeseen_way_is_logged_and_repeated(server, 
 
     connect, calls = shift.Connection, []
 
-    def connect_but_once(*arguments):
+    def connect_but_once(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             raise ValueError("unforeseen")
-        return connect(*arguments)
+        return connect(*arguments, **options)
 
     monkeypatch.setattr(shift, "Connection", connect_but_once)
     with worker_of(server, f=echo):
@@ -1025,9 +1032,9 @@ def test_stop_of_a_worker_that_connects_is_quick_and_what_comes_late_is_closed(f
 
     connect, go_on, connections = shift.Connection, threading.Event(), []
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         assert go_on.wait(DEADLINE_S)
-        connections.append(connect(*arguments))
+        connections.append(connect(*arguments, **options))
         return connections[-1]
 
     monkeypatch.setattr(shift, "Connection", slow)
@@ -1436,6 +1443,10 @@ TASKS = """
             time.sleep(0.01)
         return "ended"
 
+    def interrupt(job):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
     def _private(job):
         pass
 
@@ -1443,6 +1454,7 @@ TASKS = """
     worker = Worker(encoder="text", client_id="from the file")
     worker.register("pid", pid)
     worker.register("until", until, encoder="bytes")
+    worker.register("interrupt", interrupt)
 
     class NotCallable: pass
     nothing = NotCallable()
@@ -1517,6 +1529,14 @@ def test_command_line_overrides_the_settings_of_a_worker(server, tasks):
     assert ended(process) == (0, "", "")
 
 
+def test_command_line_that_is_interrupted_twice_ends_at_once(server, tasks):
+    process = tasks("tasks:worker")
+    call = Background(server.submit, "interrupt", timeout_s=DEADLINE_S)
+    assert ended(process) == (130, "", "")
+    with worker_of(server, interrupt=lambda job: b"by another one"):
+        assert call.result() == b"by another one"
+
+
 @pytest.mark.parametrize("what, function", [("tasks:pid", "pid"), ("tasks:table", "table pid"), ("tasks", "pid"), ("tasks:worker", "pid")])
 def test_command_line_takes_callables_tables_modules_and_workers(server, tasks, what, function):
     process = tasks(what)
@@ -1534,7 +1554,7 @@ def test_command_line_takes_callables_tables_modules_and_workers(server, tasks, 
         (["broken"], 1, "gearmand.worker: cannot import broken: ZeroDivisionError: division by zero\n"),
         (["tasks:nothing"], 1, "gearmand.worker: expected a Worker, a callable, a dictionary of callables or a module of functions"),
         (["tasks:empty"], 1, "gearmand.worker: expected a Worker, a callable, a dictionary of callables or a module of functions"),
-        (["tasks:worker.none"], 1, "gearmand.worker: tasks:worker.none: there is no 'none' in <Worker of pid, until"),
+        (["tasks:worker.none"], 1, "gearmand.worker: tasks:worker.none: there is no 'none' in <Worker of pid, until, interrupt"),
         (["tasks:"], 1, "gearmand.worker: 'tasks:': expected MODULE:OBJECT, or MODULE\n"),
         (["--concurrency", "0", "tasks"], 1, "gearmand.worker: concurrency: expected a whole number from 1 on, got 0\n"),
         (["--servers", "x:y", "tasks"], 1, "gearmand.worker: server 'x:y': expected a port from 1 to 65535, got 'y'\n"),
@@ -1878,3 +1898,26 @@ def test_worker_sleeps_and_wakes_at_the_c_server(c_address):
         for number in range(20):
             wait_until(lambda: worker._working.lanes[0].idle, "it sleeps")
             assert ask(client, b"f", b"%d" % number) == [(WORK_COMPLETE, [b"%d" % number])]
+
+
+def test_worker_of_a_server_that_knows_no_grab_job_uniq():
+    done = threading.Event()
+
+    def perl(connection, number):
+        asked = []
+        while True:
+            kind, _ = connection.receive()
+            if kind == GRAB_JOB_UNIQ:
+                connection.send(ERROR, b"server_error", b"no such method")
+            elif kind == GRAB_JOB and not done.is_set():
+                connection.send(JOB_ASSIGN, b"H:1", b"f", b"work")
+            elif kind == GRAB_JOB:
+                connection.send(NO_JOB)
+            elif kind == WORK_COMPLETE:
+                done.set()
+            asked.append(kind)
+            assert asked.count(GRAB_JOB_UNIQ) <= 1
+
+    with ScriptedServer(perl) as server, Worker(server.address) as worker:
+        worker.register("f", lambda job: job.workload)
+        assert done.wait(20)

@@ -1,0 +1,26 @@
+"""The abuse run ends, and each abuse leaves the server and the good client as they were. How fast is for quiet machines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif("GEARMAND_TEST_WITHOUT_PEERS" in os.environ, reason="once, whatever Python the server runs on")
+
+SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "abuse")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="tells threads and descriptors on Linux only")
+@pytest.mark.timeout(180)
+def test_abuses_leave_nothing_behind():
+    names = ["garbage", "oversized", "storm", "flood_of_tables", "descriptors"]
+    only = [word for name in names for word in ("--only", name)]
+    done = subprocess.run([sys.executable, SCRIPT, "--seconds", "0.5", *only], stdout=subprocess.PIPE, timeout=170)
+    lines = done.stdout.decode().splitlines()
+    verdicts = {line.split()[0]: line.split(None, 4)[4] for line in lines[2:]}
+    assert sorted(verdicts) == sorted(names)
+    assert set(verdicts.values()) <= {"passed", "slow"}
+    assert done.returncode == ("slow" in verdicts.values())
