@@ -162,7 +162,8 @@ def take_back(registry: Registry, change: Change) -> None:
     row = registry.elsewhere.pop(change.number, None)
     # One that stops leaves it in the store.
     if row is not None and not (registry.draining and registry.stored):
-        _put(registry, row._replace(handle=change.handle, retries=change.retries))
+        row = row._replace(handle=change.handle, retries=change.retries)
+        _put(registry, row)
         if not registry.stored:
             _without_row(registry, row)
 

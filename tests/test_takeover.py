@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,8 +14,10 @@ import time
 
 import pytest
 
+from certificates import certificates
 from gearmand import Client, JobLost, Worker
 from peers import foreign, free_address
+from test_tls import TlsWire
 from wire import (
     GET_STATUS, GRAB_JOB, NO_JOB, STATUS_RES, SUBMIT_JOB, SUBMIT_JOB_BG, SUBMIT_JOB_EPOCH, SUBMIT_JOB_HIGH_BG, SUBMIT_JOB_LOW_BG,
     WORK_COMPLETE, Wire, status, wait_until,
@@ -198,6 +201,36 @@ def test_whoever_says_too_little_at_the_door_changes_nothing(memory, line):
         assert wire.ask("getpid") == "OK %d" % memory.first.pid
     memory.take_over()
     assert memory.first.wait(20) == 0
+
+
+def test_takeover_keeps_tls_and_unix_domain_sockets(tmp_path):
+    files, path, secret = certificates(), str(tmp_path / "gearmand.sock"), free_address()
+    options = ["--ssl-certificate", files.path("server.pem"), "--ssl-key", files.path("server.key"), "--ssl-port", str(secret[1])]
+    with House(tmp_path, "-L", "unix:" + path, *options) as house:
+        inode = os.stat(path).st_ino
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
+        with TlsWire(secret, context) as client, TlsWire(secret, context) as worker, TlsWire(secret, context) as idle:
+            idle.echo()
+            worker.can_do(b"f")
+            handle = client.submit(b"f")
+            worker.grab()
+            # Without TLS it cannot serve where TLS is spoken, and touches nothing.
+            without = house.start("--takeover", options=["-L", "unix:" + path])
+            assert without.wait(20) == 1 and b"--ssl-port is needed" in without.stderr.read()
+            assert os.stat(path).st_ino == inode
+            second = house.take_over()
+            assert idle.is_closed()
+            worker.send(WORK_COMPLETE, handle, b"")
+            assert client.receive()[0] == WORK_COMPLETE
+            assert client.is_closed() and worker.is_closed()
+        assert house.first.wait(20) == 0 and os.stat(path).st_ino == inode
+        with TlsWire(secret, context) as wire, socket.socket(socket.AF_UNIX) as local:
+            assert wire.ask("getpid") == "OK %d" % second.pid
+            local.connect(path)
+            local.sendall(b"getpid\n")
+            assert local.recv(100) == b"OK %d\n" % second.pid
+        second.terminate()
+        assert second.wait(20) == 0 and not os.path.exists(path)
 
 
 # -- jobs that wait ------------------------------------------------------------------
