@@ -75,7 +75,11 @@ class Screen:
     def __enter__(self) -> "Screen":
         self._input = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         self._keys = self._input is not None
+        self._interrupted = False
         self._on_term = signal.signal(signal.SIGTERM, self._end)
+        self._on_int = signal.getsignal(signal.SIGINT)
+        if self._on_int is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
         if self._input is not None:
             self._mode = termios.tcgetattr(self._input)
             tty.setcbreak(self._input)
@@ -89,6 +93,13 @@ class Screen:
             if self._input is not None:
                 termios.tcsetattr(self._input, termios.TCSADRAIN, self._mode)
             signal.signal(signal.SIGTERM, self._on_term)
+            if self._on_int is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self._on_int)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        # An exception that is raised in a finalizer goes nowhere.
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     @staticmethod
     def _end(number: int, frame: Any) -> None:
@@ -99,6 +110,8 @@ class Screen:
         ends_at = time.monotonic() + seconds
         drawn_for = None
         while True:
+            if self._interrupted:
+                raise KeyboardInterrupt
             size = os.get_terminal_size(sys.stdout.fileno())
             if size != drawn_for:
                 drawn_for = size

@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from gearmand import Admin, AdminRefused, Client, ConfigError, JobRefused, Server, Worker
+from certificates import certificates
+from gearmand import Admin, AdminRefused, Client, ConfigError, JobRefused, Server, ServerLost, Worker
 from gearmand.access import Rights, Rule, address_of, mask, parse, subject_of, subject_of_name, test_of as matcher_of
 from gearmand.limits import Account, Bounds
 from gearmand.gate import Gate, Policy
@@ -269,7 +270,7 @@ def gate_at(host, access=None, bounds=Bounds(), local=False):
     return Gate(Policy(access, bounds, local), host + ":1", host, None, Account())
 
 
-@pytest.mark.parametrize("host, far", [("127.0.0.1", False), ("127.9.9.9", False), ("::1", False), ("", False), ("192.0.2.1", True), ("::2", True)])
+@pytest.mark.parametrize("host, far", [("127.0.0.1", False), ("127.9.9.9", False), ("::1", False), ("unix", False), ("192.0.2.1", True), ("::2", True)])
 def test_commands_that_change_something_are_taken_from_this_machine(host, far):
     gate = gate_at(host, local=True)
     assert (gate.command(b"shutdown", True) is not None) == far
@@ -402,20 +403,36 @@ def test_what_is_refused_is_logged_with_who_and_what(guard, caplog):
     assert guarded.server.complaints._kinds["access refused"][1] == 300
 
 
-def test_common_name_of_a_peer_counts(guard, monkeypatch):
-    from gearmand import listener
+def test_certificate_s_common_name_counts(guard):
+    files = certificates()
+    rules = ("cn:worker%201 submit f", "cn:worker%201 grant", "address:127.0.0.1 work f")
+    guarded = guard(*rules, ssl_port=0, **files.of_strict_server)
+    address = guarded.server.tls_addresses[0]
+    with Client(address, tls=files.tls) as client, Wire(guarded.address) as plain, Admin(address, tls=files.tls) as admin:
+        client.submit_background("f", timeout_s=10)
+        with pytest.raises(JobRefused):
+            client.submit_background("g", timeout_s=10)
+        plain.send(SUBMIT_JOB_BG, b"f", b"", b"")
+        denied(plain)
+        plain.can_do(b"f")
+        admin.acl_grant("invoke", "worker%201", "g")
+        client.submit_background("g", timeout_s=10)
+        admin.acl_self_revoke("all")
+        with pytest.raises(JobRefused):
+            client.submit_background("g", timeout_s=10)
+    assert guarded.read() == "default deny\naddress:127.0.0.1 work f\n"
 
-    class Named(listener.Peer):
-        __slots__ = ()
 
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            self.common_name = "mail.example.org"
-
-    monkeypatch.setattr(listener, "Peer", Named)
-    guarded = guard("cn:mail.example.org submit f")
-    with Wire(guarded.address) as wire:
-        wire.submit(b"f", kind=SUBMIT_JOB_BG)
+def test_peers_of_a_unix_socket_are_one_address(guard, tmp_path):
+    path = "unix:%s" % (tmp_path / "socket")
+    guarded = guard("address:unix submit f", "address:unix admin status", listen=[path, "127.0.0.1"], max_connections_per_address=2)
+    with Client(path) as client, Admin(path) as admin, Wire(guarded.address) as far:
+        client.submit_background("f", timeout_s=10)
+        assert [row.total for row in admin.status()] == [1]
+        far.send(SUBMIT_JOB_BG, b"f", b"", b"")
+        denied(far)
+        with Admin(path) as third, pytest.raises(ServerLost):
+            third.status()
 
 
 # -- tokens ------------------------------------------------------------------------------

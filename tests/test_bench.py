@@ -21,6 +21,8 @@ from benchmark.servers import Running, Server  # noqa: E402
 from benchmark.summary import Result  # noqa: E402
 from gearmand.protocol import PacketType  # noqa: E402
 
+pytestmark = pytest.mark.skipif("GEARMAND_TEST_WITHOUT_PEERS" in os.environ, reason="once, whatever Python the server runs on")
+
 OWN = servers.installed()["this"]
 SINK = servers.installed()["sink"]
 TINY = {
@@ -107,7 +109,6 @@ def test_load_that_is_none_is_refused_in_words(line):
 ANSWERING = """
 import socket, sys
 
-pytestmark = pytest.mark.skipif("GEARMAND_TEST_WITHOUT_PEERS" in os.environ, reason="once, whatever Python the server runs on")
 NO_JOB = b"\\0RES\\0\\0\\0\\x0a\\0\\0\\0\\0"
 FULL = b"\\0RES\\0\\0\\0\\x13\\0\\0\\0\\x0aFULL\\0it is"
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -472,6 +473,18 @@ def test_connection_is_looked_after_whatever_goes_wrong(queue, monkeypatch):
     wait_until(lambda: len(looks) > 4, "it goes on looking")
     monkeypatch.undo()
     store.commit(work([row(1)]))
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mysql"])
+def test_crash_test_with_a_database_that_is_killed_too_loses_nothing(kind, tmp_path):
+    # Without Redis, whose lock each life of the server would wait for.
+    databases.running(kind)
+    script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "crash-test")
+    arguments = ("--database", kind, "--kills", "5", "--seed", "6", "--directory", str(tmp_path / "crash"))
+    done = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
+    text = done.stdout.decode()
+    assert done.returncode == 0, text
+    assert re.search("of the database +[1-9]", text), text
 
 
 # -- values -------------------------------------------------------------------------

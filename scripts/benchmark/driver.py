@@ -24,6 +24,8 @@ from benchmark.loads import Load
 
 SETTLE_S = 0.2
 """For the last PRE_SLEEP to arrive, which nobody acknowledges."""
+AT_ONCE = 8
+"""More connections than a server lets wait to be accepted (the C server: 32) are tried again after a second each."""
 SILENCE_S = 10.0
 """A server that says nothing for so long, though jobs are in flight, has failed."""
 START_S = 120.0
@@ -136,9 +138,12 @@ class Driver:
         workers: List[Any] = []
         if load.has_workers:
             function = FUNCTION if load.mode == "herd" else OTHER_FUNCTION
-            workers = [Worker(self, function) for _ in range(load.idle)]
-            workers += [Worker(self) for _ in range(load.workers)]
-            self._settle(0 if load.mode == "drain" else len(workers))
+            functions = [function] * load.idle + [FUNCTION] * load.workers
+            for at in range(0, len(functions), AT_ONCE):
+                workers += [Worker(self, function) for function in functions[at : at + AT_ONCE]]
+                if load.mode != "drain":
+                    self._settle(len(workers) - at)
+            self._serve(monotonic() + SETTLE_S, SILENCE_S)
         if not load.has_clients:
             return workers
         return [client(self) for _ in range(load.clients)]
@@ -147,11 +152,10 @@ class Driver:
         """Until so many workers have asked once, and are asleep."""
         self._unsettled = workers
         ends_at = monotonic() + START_S
-        while self._unsettled > 0:
+        while self._unsettled:
             self._serve(ends_at, SILENCE_S)
             if monotonic() >= ends_at:
-                raise Fault("%d of %d workers did not hear that there is no job" % (self._unsettled, workers))
-        self._serve(monotonic() + SETTLE_S, SILENCE_S)
+                raise Fault("%d workers did not hear that there is no job" % self._unsettled)
 
     def _measure(self, links: List[Any], ends_at: float) -> None:
         self._over = False

@@ -409,7 +409,8 @@ class Worker(Parsing, Link):
         self._tail = driver.workload + self._grab if driver.load.bytes < LARGE_BYTES else b""
         self._replies: List[bytes] = []
         self._heads: Dict[int, bytes] = {}
-        self._settled = False
+        # What is said to packets that come alone, once it is no more the first time.
+        self._known: Dict[bytes, bytes] = {}
         self._drains = driver.load.mode == "drain"
         self.send(packet(PacketType.CAN_DO, function))
         if not self._drains:
@@ -420,6 +421,10 @@ class Worker(Parsing, Link):
             self.send(self._grab)
 
     def read(self, data: bytes) -> None:
+        known = self._known.get(data)
+        if known and not self._rest:
+            self.send(known)
+            return
         handles = self._assignments.findall(data)
         # Alone, and whole: the usual case.
         if len(handles) == 1 and len(data) == HEADER_BYTES + len(handles[0]) + self._extra and self._tail and not self._rest:
@@ -460,8 +465,8 @@ class Worker(Parsing, Link):
             self.driver.found_nothing()
             return
         self._replies.append(self.PRE_SLEEP)
-        if not self._settled:
-            self._settled = True
+        if not self._known:
+            self._known = {packet(NOOP, b"", RESPONSE): self._grab, packet(NO_JOB, b"", RESPONSE): self.PRE_SLEEP}
             self.driver.settle()
 
     def served(self) -> None:
