@@ -15,10 +15,7 @@ import pytest
 
 from gearmand import Server, audit, log
 from gearmand.config import Config
-from wire import (
-    CAN_DO, CAN_DO_TIMEOUT, ERROR, GRAB_JOB, JOB_ASSIGN, NOOP, PRE_SLEEP, SUBMIT_JOB_BG, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL,
-    Wire, wait_until,
-)  # fmt: skip
+from wire import CAN_DO_TIMEOUT, SUBMIT_JOB_BG, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, Wire, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SECRET = b"the-workload-itself"
@@ -392,9 +389,7 @@ def test_process_audits_every_job_as_json_and_no_workload(tmp_path):
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_usr2_dumps_the_state_and_every_thread(tmp_path, form):
-    with Process(tmp_path, "--verbose=ERROR" if form == "json" else "--verbose=NOTICE", "--log-format", form) if form == "text" else Process(
-        tmp_path, "--log-format", form
-    ) as process:
+    with Process(tmp_path, "--log-format", form) as process:
         with Wire(process.address) as client:
             client.submit(b"f")
             client.submit(b"g", kind=SUBMIT_JOB_BG)
@@ -406,7 +401,6 @@ def test_usr2_dumps_the_state_and_every_thread(tmp_path, form):
         (text,) = [json.loads(line)["message"] for line in text.splitlines() if "what this server does now" in line]
     for wanted in ("what this server does now", "1 jobs, and 1 plain ones; 0 run", "'f': 1 0 0 0 0 0", "gearmand-clock", "run_clock", "Config("):
         assert wanted in text
-    assert "--" not in text.split("Config(")[0]
 
 
 def test_usr2_while_the_lock_is_taken_says_so_and_dumps_the_threads(monkeypatch):

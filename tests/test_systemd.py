@@ -15,7 +15,6 @@ import time
 import pytest
 
 from gearmand import systemd
-from gearmand.errors import ConfigError
 from peers import free_address
 from wire import Wire, wait_until
 
