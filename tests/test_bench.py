@@ -200,7 +200,7 @@ def test_result_has_median_spread_and_ratio():
         (result("this", 100, busy_share=0.95), result("sink", 200), "it was busy 95 %"),
         (result("this", 100), result("sink", 105), "does not get more out of the sink"),
         (result("this", 100, others_share=0.5), result("sink", 105), ""),
-        (result("this", 100, load=Load("sync")), result("sink", 200, load=Load("sync")), "some 20 us of each round trip"),
+        (result("this", 100, load=Load("sync")), result("sink", 200, load=Load("sync")), "up to 20 us of each round trip"),
     ],
 )
 def test_figure_that_the_driver_limits_is_marked(ours, sink, said):

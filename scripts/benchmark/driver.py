@@ -28,7 +28,7 @@ AT_ONCE = 8
 """More connections than a server lets wait to be accepted (the C server: 32) are tried again after a second each."""
 SILENCE_S = 10.0
 """A server that says nothing for so long, though jobs are in flight, has failed."""
-START_S = 120.0
+START_S = 60.0
 
 
 class Figures(NamedTuple):

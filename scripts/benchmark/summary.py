@@ -64,7 +64,7 @@ def limited_by_driver(result: Result, results: Results) -> str:
         return "driver-limited: the driver does not get more out of the sink, %s/s" % count(sink.rate)
     own_us, trip_us = (result.median("driver_us_per_job") or 0.0) * result.load.depth, result.median("p50_us")
     if result.load.clients == 1 and trip_us and own_us > OF_ROUND_TRIP * trip_us:
-        return "driver-limited in part: some %.0f us of each round trip are the driver's own" % own_us
+        return "driver-limited in part: up to %.0f us of each round trip are the driver's own" % own_us
     return ""
 
 
