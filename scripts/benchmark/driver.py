@@ -19,8 +19,9 @@ from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any, List, NamedTuple, Tuple
 
-from benchmark.links import FUNCTION, IN, OTHER_FUNCTION, Fault, Loop, Worker, client
+from benchmark.links import FUNCTION, IN, OTHER_FUNCTION, Fault, Loop
 from benchmark.loads import Load
+from benchmark.roles import Worker, client
 
 SETTLE_S = 0.2
 """For the last PRE_SLEEP to arrive, which nobody acknowledges."""
