@@ -514,7 +514,27 @@ def run_bench(stage, text):
         assert json.load(file)["results"][0]["rate"] > 0
 
 
+def run_http(stage, text):
+    """With ports of its own, on this machine alone, and a worker for the job."""
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    start, *asked = text.splitlines()
+    (_, port), (_, http_port) = free_address(), free_address()
+    stage.environment["GEARMAND_PORT"] = str(port)
+    process = stage.start_shell("exec %s --listen 127.0.0.1" % re.sub(r"\s+#.*", "", start).replace("8080", str(http_port)))
+    while " listens on " not in process.stderr.readline():
+        assert process.poll() is None
+    worker = Worker("127.0.0.1:%d" % port)
+    worker.register("wc", lambda job: b"%d" % len(job.workload))
+    with worker:
+        job, functions, metrics = [stage.finished(stage.start_shell(re.sub(r"\s+#.*", " -sS", line).replace("8080", str(http_port)))) for line in asked]
+    assert job == "9"
+    assert json.loads(functions)["functions"][0]["function"] == "wc"
+    assert 'gearmand_jobs_completed_total{function="wc"} 1' in metrics
+
+
 SHELL_RUNS = {
+    "HTTP, metrics": run_http,
     "Two commands": run_server_in_the_foreground,
     "A queue that survives": run_server_with_a_queue,
     "A queue that survives 2": run_check_of_arguments,
