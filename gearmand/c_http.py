@@ -11,7 +11,7 @@ from typing import Dict, Iterator, Union
 from urllib.parse import unquote_to_bytes
 
 from gearmand.answers import Answer, Asker, not_ended, refused, submit_and_wait, submit_in_background
-from gearmand.api_fields import Field, invalid, values_of
+from gearmand.api_fields import Field, values_of
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.http_request import Refused, Request, is_from_a_browser
 from gearmand.jobs import Priority

@@ -131,14 +131,15 @@ class Registry(Books):
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL
+            function.jobs += 1
+            function.submitted += 1
             since = self.now
             number, handle = self.handles.new()
         else:
+            function.jobs += 1
+            function.submitted += 1
             since = self.since(row)
             number, handle = row.number, row.handle
-        function.jobs += 1
-        function.submitted += 1
-        if row is not None:
             if self.dormant.takes(function, row):
                 if not queue.live:
                     self.look_after(function, priority)

@@ -639,3 +639,20 @@ def test_many_clients_at_once_each_get_their_own_result(server, worker):
 
     asked = [Background(ask, number) for number in range(20)]
     assert [each.result() for each in asked] == [[b"%d-%d" % (number, each) for each in range(20)] for number in range(20)]
+
+
+def test_what_is_held_of_bodies_in_all_is_bounded():
+    with Server(port=0, http_port=0, max_partial_total=1_000_000) as server:
+        head = b"POST /f HTTP/1.1\r\n" + HOST + b"X-Gearman-Background: true\r\nContent-Length: 2000000\r\n\r\n"
+        with Raw(server.http_addresses[0]) as small, Raw(server.http_addresses[0]) as large:
+            small.send(head + b"x" * 200_000)
+            wait_until(lambda: server.halves.bytes >= 100_000, "a part of it is held")
+            large.send(head)
+            try:
+                large.send(b"x" * 1_900_000)
+            except OSError:
+                pass  # It is given up already.
+            assert large.is_closed()
+            small.send(b"x" * 200_000)
+        wait_until(lambda: not server.halves.bytes, "nothing is held any more")
+        assert exchange(server.http_addresses[0], get(b"/healthz"))[0] == 200
