@@ -7,7 +7,7 @@ README's table are made from `OPTIONS` or checked against it by a test.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 from gearmand.errors import ConfigError
 
