@@ -186,7 +186,6 @@ class Door:
                 sock, _ = self._socket.accept()
             except OSError:
                 return
-            lines = None
             try:
                 lines = _Lines(sock, {0, os.geteuid()})
                 if self._serve(lines):
@@ -250,7 +249,9 @@ class Door:
         server.log.error("takeover: the other server did not come up; this one goes on")
         try:
             server.resume(estate._replace(where=server.where_stored))
-            server.broker.turn(lambda registry: registry.notes.removed.extend(successor.taken()))
+            ended = successor.taken()
+            if server.where_stored is not None:
+                server.broker.turn(lambda registry: registry.notes.removed.extend(ended))
             self._listen()
             return True
         except (ConfigError, StoreError, OSError) as error:
@@ -284,14 +285,14 @@ def _let_go(registry: Registry, broker: Any, successor: Successor) -> Tuple[Esta
 
 
 def _dismiss(registry: Registry, broker: Any) -> int:
-    """Dismiss whoever is done. Returns how many are still there."""
+    """Dismiss whoever is done. Returns how many are still there, or run."""
     for peer in broker.peers:
         if peer.dismissed_at:
             if registry.now - peer.dismissed_at > _CLOSING_S:
                 peer.dismiss()
         elif not peer.waiting_bytes and handover.is_done(registry, peer):
             peer.dismiss()
-    return len(broker.peers)
+    return len(broker.peers) + registry.running
 
 
 def _lines_of(estate: Estate) -> Iterator[str]:
