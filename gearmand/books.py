@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import insort
 from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
+from gearmand.audit import ABANDONED, ASSIGNED, BEGINNINGS, FAILED, REQUEUED, Event
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function, Functions, PlainEntry
@@ -16,7 +17,7 @@ from gearmand.limits import Load
 from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.protocol import PacketType
-from gearmand.rows import Notes
+from gearmand.rows import Notes, Row
 from gearmand.rules import Rules
 from gearmand.uniques import Uniques, key_of
 from gearmand.wakeups import Wakeups
@@ -54,12 +55,20 @@ class Books:
         self.room = rules.most_bytes
         self.load = Load(rules.most_abilities, rules.most_abilities_in_all)
         self.draining = False
+        # Whether another server has its queues now (see `handover`); and, the
+        # other way, jobs that still run at an earlier one, by their numbers.
+        self.handed_over = False
+        self.elsewhere: Dict[int, Row] = {}
         # Whether background jobs survive the server; what the store has not
         # been told yet; and the jobs that lie in it alone.
         self.stored = False
         self.notes = Notes()
         self.dormant = Dormant(self._rules.kept_bytes)
         self.handles = Handles(handle_prefix, first_number)
+        # Where they are wanted: what has become of jobs in this turn, and who
+        # has asked for it.
+        self.events: Optional[List[Event]] = None
+        self.asking: Optional[Party] = None
         self._deadlines_sooner = False
         # Due times are of the calendar (seconds since 1970), timeouts of the
         # monotonic clock.
@@ -68,9 +77,11 @@ class Books:
 
     def job_of(self, entry: PlainEntry) -> Job:
         """What a plain job is as a Job, for a person to see; it is in no table."""
-        number, workload, queue = entry
+        number, workload, queue = entry[:3]
         assert queue.function is not None
         job = Job(self.handles.of(number), queue.function, b"", workload, queue.priority, True, None)
+        if len(entry) > 3:
+            job.since = entry[3]
         if self.stored:
             job.rows = (number,)
         return job
@@ -89,10 +100,22 @@ class Books:
         self.dormant.bytes -= JOB_BYTES + len(job.workload)
         job.background = False
         if not job.wanted and job.state is not RUNNING:
+            if self.events is not None:
+                self.note(ABANDONED, job, None)
             self._end(job)
 
     def look_after(self, function: Function, priority: int) -> None:
         self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
+
+    def note(self, what: str, job: Job, party: Optional[Party]) -> None:
+        """An event of the job, which has not made its move yet. Only where events are wanted."""
+        assert self.events is not None
+        since = getattr(job, "since", None)
+        after_s = None if since is None else self.now - since
+        ran = job.state is RUNNING
+        self.events.append((what, self.epoch_s, job.handle, job.function.name, job.unique, party, after_s, ran))
+        if what in BEGINNINGS:
+            job.since = self.now
 
     # -- one job's moves -----------------------------------------------------
 
@@ -112,6 +135,8 @@ class Books:
             self.wakeups.wake(function, self.now)
 
     def _assign(self, job: Job, party: Party) -> None:
+        if self.events is not None:
+            self.note(ASSIGNED, job, party)
         job.state = ASSIGN[job.state]
         job.worker = party
         party.running[job.handle] = job
@@ -148,15 +173,21 @@ class Books:
         self.notes.differs(job)
         job.numerator = job.denominator = 0
         if not job.wanted:
+            if self.events is not None:
+                self.note(ABANDONED, job, job.worker)
             self._end(job)
         elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
-            self._fail(job)
+            self._fail(job, FAILED, job.worker)
         else:
+            if self.events is not None:
+                self.note(REQUEUED, job, job.worker)
             self._take_out(job)
             job.state = REQUEUE[job.state]
             self.enqueue(job)
 
-    def _fail(self, job: Job) -> None:
+    def _fail(self, job: Job, what: str, party: Optional[Party]) -> None:
+        if self.events is not None:
+            self.note(what, job, party)
         self._tell(job, WORK_FAIL, job.handle)
         self._end(job)
 
@@ -184,6 +215,11 @@ class Books:
         job.workload = b""
         if not function.jobs and not function.workers:
             self.functions.note_if_idle(function)
+
+    def forget(self, job: Job) -> None:
+        """Off the books; its rows stay where they are."""
+        job.rows = ()
+        self._end(job)
 
     def _take_out(self, job: Job, state: Optional[int] = None) -> None:
         """Out of the one place where its state, given where it has moved on already, puts it."""

@@ -16,13 +16,13 @@ from typing import Callable, Deque, List, Optional, Tuple, Union
 from collections import deque
 
 from gearmand.broker import Broker
-from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, Refusal
+from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, SHUTTING_DOWN, Refusal
 from gearmand.jobs import Job, Priority, Workload
 from gearmand.parties import Party
 from gearmand.protocol import PacketType, split
 from gearmand.registry import Registry
 from gearmand.revival import admit
-from gearmand.rows import Submission
+from gearmand.rows import Row, Submission
 
 OnData = Optional[Callable[[bytes], None]]
 OnStatus = Optional[Callable[[int, int], None]]
@@ -54,7 +54,7 @@ def submit_in_background(broker: Broker, function: str, workload: bytes, unique:
     if broker.keeper is None:
         return _handle(function, broker.turn(Registry.submit, None, _bytes(function), unique, workload, priority))
     (kept,) = broker.keep([Submission(_bytes(function), unique, workload, priority)])
-    return _handle(function, kept if isinstance(kept, Refusal) else broker.turn(admit, kept))
+    return _handle(function, broker.turn(admit, kept) if isinstance(kept, Row) else kept or SHUTTING_DOWN)
 
 
 def run(

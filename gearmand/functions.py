@@ -110,8 +110,8 @@ class Queue:
         return None if job is None or job.state is ENDED else job
 
 
-PlainEntry = Tuple[int, bytes, Queue]
-"""A plain job: its number, its workload and its queue."""
+PlainEntry = Tuple[Any, ...]
+"""A plain job: its number, its workload and its queue; and when it was accepted (monotonic), where events are wanted."""
 
 
 Limits = List[Optional[int]]

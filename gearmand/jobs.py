@@ -75,6 +75,7 @@ class Job:
         "reducer",
         "rows",
         "entry",
+        "since",
     )
 
     def __init__(
@@ -109,6 +110,8 @@ class Job:
         # Its entry in the table that its state puts it in, where that table has
         # entries: the due times, the timeouts, or a queue that it came back to.
         self.entry: Optional[list[Any]] = None
+        # `since`: when (monotonic) it was accepted or assigned or came back.
+        # Kept where events are wanted alone, so it may lack.
 
     def __repr__(self) -> str:
         return "<Job %s %s %s>" % (

@@ -27,9 +27,9 @@ class Plain:
     def __len__(self) -> int:
         return sum(map(len, self._pieces.values()))
 
-    def add(self, number: int, workload: bytes, queue: Queue) -> None:
-        """Put a job at the tail of a queue."""
-        entry = (number, workload, queue)
+    def add(self, number: int, workload: bytes, queue: Queue, since: Optional[float] = None) -> None:
+        """Put a job at the tail of a queue. `since`: see `PlainEntry`."""
+        entry: PlainEntry = (number, workload, queue) if since is None else (number, workload, queue, since)
         try:
             self._pieces[number >> _PIECE_BITS][number] = entry
         except KeyError:

@@ -20,6 +20,7 @@ from bisect import bisect_left, insort
 from itertools import islice
 from typing import Any, Optional, Union
 
+from gearmand.audit import ABANDONED, ACCEPTED, CANCELLED, COALESCED, COMPLETED, FAILED, TIMED_OUT
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
@@ -31,6 +32,7 @@ from gearmand.rules import Rules
 from gearmand.uniques import key_of
 
 NOOP = int(PacketType.NOOP)
+WORK_COMPLETE = int(PacketType.WORK_COMPLETE)
 WORK_EXCEPTION = int(PacketType.WORK_EXCEPTION)
 
 
@@ -84,6 +86,8 @@ class Registry(Books):
             handle = self.handles.new()[1]
         job = Job(handle, function, unique, workload, priority, listener is None, reducer)
         function.jobs += 1
+        if self.events is not None:
+            self.note(ACCEPTED, job, self.asking)
         if pending is not None:
             # They are of this job from now on.
             job.background = True
@@ -100,10 +104,13 @@ class Registry(Books):
         if due_s is None:
             self.enqueue(job)
         else:
-            job.state = SCHEDULED
-            function.scheduled += 1
-            self._add_deadline(self._due, due_s, job)
+            self._hold_back(job, due_s)
         return job
+
+    def _hold_back(self, job: Job, due_s: int) -> None:
+        job.state = SCHEDULED
+        job.function.scheduled += 1
+        self._add_deadline(self._due, due_s, job)
 
     def _lies_down(self, job: Job, row: Row) -> bool:
         """Whether the new job of that row is dormant; of one that is, the number alone is known. Else the job has the row."""
@@ -135,18 +142,23 @@ class Registry(Books):
         else:
             function.jobs += 1
             number, handle = row.number, row.handle
+        if self.events is not None:
+            self.events.append((ACCEPTED, self.epoch_s, handle, name, b"", self.asking, None, False))
+        if row is not None:
             if self.dormant.takes(function, row):
                 if not queue.live:
                     self.look_after(function, priority)
                 return handle
             self.dormant.bytes += JOB_BYTES + len(workload)
         self.room -= JOB_BYTES + len(workload)
-        self.plain.add(number, workload, queue)
+        self.plain.add(number, workload, queue, None if self.events is None else self.now)
         if function.sleepers or function.unaware[priority]:
             self._make_known(function, priority)
         return handle
 
     def _join(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> None:
+        if self.events is not None:
+            self.note(COALESCED, job, self.asking)
         if row is not None:
             self.add_rows(job, (row.number,))
             if (row.handle, row.retries) != (job.handle, job.retries):
@@ -164,7 +176,7 @@ class Registry(Books):
         job = self.jobs.get(handle)
         if job is None:
             return False
-        self._fail(job)
+        self._fail(job, CANCELLED, self.asking)
         return True
 
     def abandon(self, listener: Party, job: Job) -> None:
@@ -177,6 +189,8 @@ class Registry(Books):
             return
         job.listeners = None
         if not job.wanted and job.state is not RUNNING:
+            if self.events is not None:
+                self.note(ABANDONED, job, listener)
             self._end(job)
 
     # -- workers -----------------------------------------------------------
@@ -337,6 +351,8 @@ class Registry(Books):
             return handle in party.past
         if job.listeners is not None:
             self._tell(job, kind, body)
+        if self.events is not None:
+            self.note(COMPLETED if kind == WORK_COMPLETE else FAILED, job, party)
         self._end(job)
         return True
 
@@ -351,6 +367,8 @@ class Registry(Books):
                     listener.post(WORK_EXCEPTION, body)
                 else:
                     listener.post(WORK_FAIL, handle)
+        if self.events is not None:
+            self.note(FAILED, job, party)
         self._end(job)
         return True
 
@@ -361,8 +379,10 @@ class Registry(Books):
         self.wakeups.expire(self.now)
         for job in self._timeouts.pop_due(self.now):
             job.entry = None
+            if self.events is not None:
+                self.note(TIMED_OUT, job, job.worker)
             if self._rules.timeout_fails:
-                self._fail(job)
+                self._fail(job, FAILED, job.worker)
             else:
                 self._lose(job)
         for job in self._due.pop_due(self.epoch_s):

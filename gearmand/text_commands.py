@@ -49,6 +49,8 @@ class Control(NamedTuple):
     gatekeeper: Optional[Gatekeeper] = None
     gate: Optional[Gate] = None
     """Of the peer that asks, where it has one."""
+    asking: Optional[Peer] = None
+    """Who that is."""
 
 
 class Command(NamedTuple):
@@ -281,7 +283,7 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
         return _unknown(words[0])
     if len(words) != 3 or not _is(words[1], b"job"):
         return text.error("UNKNOWN_ERROR")
-    found = control.broker.turn(revival.cancel, words[2])
+    found = control.broker.turn(revival.cancel, words[2], control.asking)
     return text.OK if found else text.error("UNKNOWN_JOB")
 
 
