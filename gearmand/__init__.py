@@ -4,6 +4,7 @@ The rooms, in reading order. The job server:
 
     errors, version, config     what goes wrong, which version, every setting
     protocol, text, schedule    bytes to packets, lines, and due times
+    audit                       what becomes of jobs, in words
     access, limits              who may do what; what one address, and all, may take
     tally                       what is counted of one function
     jobs, functions, parties    one job, one function, one party
@@ -17,6 +18,7 @@ The rooms, in reading order. The job server:
     books                       the tables of all of them, and the moves of one job
     registry                    decides
     revival                     jobs that are no Job yet
+    handover                    what a server leaves to its successor
     gate                        what stands between one peer and what it asks for
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock
@@ -26,7 +28,7 @@ The rooms, in reading order. The job server:
     packet_commands, text_commands    what each packet and each line asks for
     complaints                  a log that cannot be flooded
     socket_file                 the file of a Unix-domain socket
-    listener, server            sockets and threads; the embeddable Server
+    listener                    connections, each with a thread of its own
 
 HTTP, which is loaded where it is asked for:
 
@@ -37,9 +39,13 @@ HTTP, which is loaded where it is asked for:
     c_http, api_jobs, api       jobs as in C; the JSON API
     web, web_handler            what handlers share; one connection
 
-The process:
+The server, and the process:
 
-    daemon, cli                 the process, its command line
+    binding, loading            where it listens; what comes before it serves
+    server                      the embeddable Server
+    daemon, files, log, systemd the process: its user, its files, its log, its supervisor
+    dump, takeover              what it does just now; how a later one takes over
+    cli                         its command line
 
 Both ends:
 

@@ -9,6 +9,7 @@ from bisect import insort
 from collections import deque
 from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
+from gearmand.audit import ABANDONED, ACCEPTED, ASSIGNED, FAILED, REQUEUED, Event
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function, Functions, PlainEntry
@@ -56,12 +57,20 @@ class Books:
         self.room = rules.most_bytes
         self.load = Load(rules.most_abilities, rules.most_abilities_in_all)
         self.draining = False
+        # Whether another server has its queues now (see `handover`); and, the
+        # other way, jobs that still run at an earlier one, by their numbers.
+        self.handed_over = False
+        self.elsewhere: Dict[int, Row] = {}
         # Whether background jobs survive the server; what the store has not
         # been told yet; and the jobs that lie in it alone.
         self.stored = False
         self.notes = Notes()
         self.dormant = Dormant(self._rules.kept_bytes)
         self.handles = Handles(handle_prefix, first_number)
+        # Where they are wanted: what has become of jobs in this turn, and who
+        # has asked for it.
+        self.events: Optional[List[Event]] = None
+        self.asking: Optional[Party] = None
         self._deadlines_sooner = False
         # Due times are of the calendar (seconds since 1970), timeouts of the
         # monotonic clock.
@@ -98,6 +107,8 @@ class Books:
         job.background = False
         if not job.wanted and job.state is not RUNNING:
             job.function.counted().abandoned += 1
+            if self.events is not None:
+                self.note(ABANDONED, job, None)
             self._end(job)
 
     def since(self, row: Row) -> float:
@@ -106,6 +117,13 @@ class Books:
 
     def look_after(self, function: Function, priority: int) -> None:
         self.notes.wanted += self.dormant.look_after(function, priority, function.queues[priority].live)
+
+    def note(self, what: str, job: Job, party: Optional[Party]) -> None:
+        """An event of the job, which has not made its move yet. Only where events are wanted."""
+        assert self.events is not None
+        after_s = None if what is ACCEPTED else self.now - job.since
+        ran = job.state is RUNNING
+        self.events.append((what, self.epoch_s, job.handle, job.function.name, job.unique, party, after_s, ran))
 
     # -- one job's moves -----------------------------------------------------
 
@@ -128,6 +146,8 @@ class Books:
     def _assign(self, job: Job, party: Party) -> None:
         function = job.function
         (function.tally or function.counted()).waits.add(self.now - job.since)
+        if self.events is not None:
+            self.note(ASSIGNED, job, party)
         job.since = self.now
         job.state = ASSIGN[job.state]
         job.worker = party
@@ -167,18 +187,24 @@ class Books:
         tally = job.function.counted()
         if not job.wanted:
             tally.abandoned += 1
+            if self.events is not None:
+                self.note(ABANDONED, job, job.worker)
             self._end(job)
         elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
             tally.failed += 1
             self.note_failure(job, "failed", b"its attempts were used up: %d" % job.retries)
-            self._fail(job)
+            self._fail(job, FAILED, job.worker)
         else:
             tally.retried += 1
+            if self.events is not None:
+                self.note(REQUEUED, job, job.worker)
             self._take_out(job)
             job.state = REQUEUE[job.state]
             self.enqueue(job)
 
-    def _fail(self, job: Job) -> None:
+    def _fail(self, job: Job, what: str, party: Optional[Party]) -> None:
+        if self.events is not None:
+            self.note(what, job, party)
         self._tell(job, WORK_FAIL, job.handle)
         self._end(job)
 
@@ -210,6 +236,11 @@ class Books:
         job.workload = b""
         if not function.jobs and not function.workers:
             self.functions.note_if_idle(function)
+
+    def forget(self, job: Job) -> None:
+        """Off the books; its rows stay where they are."""
+        job.rows = ()
+        self._end(job)
 
     def _take_out(self, job: Job, state: Optional[int] = None) -> None:
         """Out of the one place where its state, given where it has moved on already, puts it."""

@@ -27,6 +27,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
+from gearmand.audit import Event
 from gearmand.errors import not_stored
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
@@ -64,6 +65,9 @@ class Broker:
         self.stopped = False
         # Where there is a store.
         self.keeper: Optional[Keeper] = None
+        # Called after a turn with what became of jobs in it, where the
+        # registry notes that.
+        self.on_events: Callable[[List[Event]], None] = lambda events: None
         # Those that were posted to in this turn. A peer appends itself.
         self.touched: List[Peer] = []
         # Of connections that have gone, and how many there have been.
@@ -76,8 +80,10 @@ class Broker:
         registry = self.registry
         posted: Sequence[Peer] = ()
         notes: Optional[Notes] = None
+        events: Optional[List[Event]] = None
         try:
             with self.lock:
+                keeper = self.keeper
                 registry.now = self._clock()
                 registry.epoch_s = self._wall_clock()
                 try:
@@ -87,20 +93,27 @@ class Broker:
                         self.due.notify()
                     if registry.draining and registry.drained:
                         self.drained.notify_all()
-                    if self.keeper is not None and registry.notes:
+                    if keeper is not None and registry.notes:
                         notes, registry.notes = registry.notes, Notes()
+                    if registry.events is not None:
+                        registry.asking = None
+                        if registry.events:
+                            events, registry.events = registry.events, []
                     if self.touched:
                         posted = self.touched[:]
                         self.touched.clear()
                         for peer in posted:
                             peer.touched = False
         finally:
-            if notes is not None:
+            if notes is not None and not keeper.note(notes):
+                # It has been closed; another has its place now.
                 self.keeper.note(notes)
             if posted and len(self.peers) > _CROWD:
                 _let_others_run()
             for peer in posted:
                 peer.flush()
+            if events is not None:
+                self.on_events(events)
 
     def rows(self, items: Callable[[Registry], Iterable[Any]], row: Callable[[Any], Optional[Sequence[Any]]]) -> Iterable[List[Any]]:
         """A table for a person, in pieces: `row` of each of `items`, those that are `None` left out.
@@ -123,21 +136,28 @@ class Broker:
     def keep(self, submissions: Sequence[Submission]) -> List[Kept]:
         """Store background jobs that are to be submitted. Returns when they survive: their rows, or why they are refused.
 
-        Every row must be given to `revival.admit`. Needs a keeper.
+        Every row must be given to `revival.admit`.
         """
-        assert self.keeper is not None
+        keeper = self.keeper
+        if keeper is None:
+            # It was another server's just now.
+            return [None] * len(submissions)
         kept = self.turn(expect, submissions)
         rows = [each for each in kept if isinstance(each, Row)]
         try:
-            failures = self.keeper.keep(rows) if rows else None
+            failures = keeper.keep(rows) if rows else None
         except BaseException:
             # A caller in this process was interrupted.
             self.turn(give_up, rows)
             raise
         if failures:
             self.turn(give_up, [row for row in rows if row.number in failures])
+            is_ours = self.keeper is keeper
             kept = [
-                not_stored(failures[each.number]) if isinstance(each, Row) and each.number in failures else each for each in kept
+                (not_stored(failures[each.number]) if is_ours else None)
+                if isinstance(each, Row) and each.number in failures
+                else each
+                for each in kept
             ]
         return kept
 

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, Deque, Dict, List, Optional, Tuple, Union
+from typing import Callable, Deque, List, Optional, Tuple, Union
 
 from collections import deque
 
 from gearmand.broker import Broker
-from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, Refusal
+from gearmand.errors import JobException, JobFailed, JobLost, JobRefused, JobTimeout, SHUTTING_DOWN, Refusal
 from gearmand.gate import Gate
 from gearmand.jobs import Job, Priority, Workload
 from gearmand.parties import Party
 from gearmand.protocol import PacketType, split
 from gearmand.registry import Registry
 from gearmand.revival import admit, waits
-from gearmand.rows import Submission
+from gearmand.rows import Row, Submission
 
 ENDS = (int(PacketType.WORK_COMPLETE), int(PacketType.WORK_FAIL), int(PacketType.WORK_EXCEPTION))
 """The packet types that end a job."""
@@ -73,7 +73,7 @@ def keep_and_submit(broker: Broker, submission: Submission, gate: Optional[Gate]
     handle: Union[bytes, Refusal]
     if broker.keeper is not None:
         (kept,) = broker.keep([submission])
-        handle = kept if isinstance(kept, Refusal) else broker.turn(admit, kept)
+        handle = broker.turn(admit, kept) if isinstance(kept, Row) else kept or SHUTTING_DOWN
     else:
         handle = broker.turn(_submit_in_background, submission)
     if gate is not None and isinstance(handle, bytes):

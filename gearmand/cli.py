@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
-from gearmand import daemon
+from gearmand import daemon, systemd
+from gearmand.binding import Passed
 from gearmand.config import BY_NAME, OPTIONS, TLS_OPTIONS, Config, Option, default_text, value_of
+from gearmand.dump import dump
 from gearmand.errors import ConfigError, StoreError
+from gearmand.files import PidFile
+from gearmand.log import Log
 from gearmand.server import Server, handle_prefix
 from gearmand.stores import export_to, import_from, open_store
+from gearmand.takeover import Door, Predecessor, knock
 from gearmand.version import VERSION
 
 DEFAULT_CONFIG_FILE = "/etc/gearmand.conf"
@@ -136,14 +142,20 @@ def _run(config: Config) -> int:
     daemon.open_standard_descriptors()
     if config.export is not None or getattr(config, "import") is not None:
         return _move_queue(config)
+    passed = [Passed(sock, _kind(config, sock, name)) for sock, name in systemd.sockets(os.environ)]
+    notifier = systemd.Notifier(os.environ)
     user = daemon.find_user(config.user)
     daemon.limit_descriptors(config.file_descriptors)
     if config.coredump:
         daemon.allow_core()
-    log = daemon.Log(config)
-    server = Server(config, on_shutdown=daemon.end)
+    log = Log(config)
+    predecessor = _predecessor(config, None if user is None else user.pw_uid)
+    if predecessor is not None:
+        passed = predecessor.sockets
+    on_events = log.write_events if log.audits else None
+    server = Server(config, on_shutdown=daemon.end, on_events=on_events, sockets=passed)
     try:
-        pid_file = daemon.PidFile(config.pid_file)
+        pid_file = PidFile(config.pid_file)
         daemon.block_signals()
         detached = daemon.Detached() if config.daemon else None
         pid_file.write()
@@ -156,29 +168,88 @@ def _run(config: Config) -> int:
     daemon.become(user)
     daemon.tune()
     log.start()
-    try:
-        server.start()
-    except ConfigError:
-        pid_file.remove()
-        raise
+    door = _start(config, server, pid_file, predecessor)
     if detached is not None:
         detached.ready()
-
-    def stop_gracefully() -> None:
-        server.stop(graceful=True)
-        daemon.end(graceful=False)
-
-    def hang_up() -> None:
-        log.reopen()
-        server.reload()
-
-    daemon.serve_signals(stop_gracefully, hang_up)
+    notifier.say("READY=1", "MAINPID=%d" % os.getpid())
+    notifier.watch(lambda: server.broker.turn(lambda registry: not server.stopping))
+    _serve_signals(config, server, log, notifier)
     server.stop()
     pid_file.remove()
+    if door is not None:
+        door.close()
     if not log.stop():
         # The interpreter's own end would wait for the thread that is stuck.
         os._exit(0)
     return 0
+
+
+def _kind(config: Config, sock: socket.socket, name: str) -> str:
+    """What is spoken at a socket that systemd has passed under a name."""
+    if sock.family == socket.AF_UNIX:
+        return "plain"
+    if name in ("http", "https"):
+        return "https" if config.ssl else name
+    return "tls" if config.ssl or name == "tls" else "plain"
+
+
+def _predecessor(config: Config, user_id: Optional[int]) -> Optional[Predecessor]:
+    if not config.takeover or config.takeover_path is None:
+        return None
+    return knock(config.takeover_path, user_id)
+
+
+def _start(config: Config, server: Server, pid_file: PidFile, predecessor: Optional[Predecessor]) -> Optional[Door]:
+    """Begin to serve, in the place of the predecessor where there is one. ConfigError; the predecessor goes on then."""
+    # There whenever somebody can know of this server, but no sooner than the
+    # predecessor's has gone.
+    door = _door(config, server) if predecessor is None else None
+    try:
+        server.start(None if predecessor is None else predecessor.take)
+    except ConfigError:
+        if door is not None:
+            door.close()
+        if predecessor is None:
+            pid_file.remove()
+        else:
+            pid_file.write(predecessor.pid)
+            predecessor.leave()
+        raise
+    if predecessor is not None:
+        door = _door(config, server)
+        predecessor.serves(server)
+    if door is not None:
+        door.open()
+    return door
+
+
+def _door(config: Config, server: Server) -> Optional[Door]:
+    if config.takeover_path is None:
+        return None
+    try:
+        return Door(server, config.takeover_path, lambda: daemon.end(graceful=False))
+    except ConfigError as error:
+        # The queue is served all the same.
+        server.log.warning("no later server can take over from this one: %s", error)
+        return None
+
+
+def _serve_signals(config: Config, server: Server, log: Log, notifier: systemd.Notifier) -> None:
+    """Until the process is to end."""
+
+    def stop_gracefully() -> None:
+        notifier.say("STOPPING=1")
+        server.stop(graceful=True)
+        daemon.end(graceful=False)
+
+    def hang_up() -> None:
+        notifier.reloading()
+        log.reopen()
+        server.reload()
+        notifier.say("READY=1")
+
+    daemon.serve_signals(stop_gracefully, hang_up, lambda: log.write_always(dump(server, config)))
+    notifier.say("STOPPING=1")
 
 
 def _move_queue(config: Config) -> int:

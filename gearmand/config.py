@@ -7,7 +7,7 @@ README's table are made from `OPTIONS` or checked against it by a test.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 from gearmand.errors import ConfigError
 
@@ -59,6 +59,8 @@ OPTIONS: Tuple[Option, ...] = (
     _flag("daemon", "d", "Detach and run in the background."),
     Option("pid-file", "P", "text", None, "FILE", "File to write the process id to; removed at the end."),
     Option("user", "u", "text", None, "USER", "User to become once the sockets and files are open. Only root can."),
+    _flag("takeover", "", "Take over from the server that runs, if one does: its listening sockets, its background jobs, its pid file. It finishes what runs there and ends. --listen and --port are those of the server that runs."),
+    Option("takeover-socket", "", "text", None, "FILE", "Socket by which a later server takes over from this one, and this one from an earlier one. Default: the pid file's name with .takeover behind it; without a pid file there is none."),
     Option("file-descriptors", "f", "number", None, "N", "How many files and sockets the process may have open. Default: as many as the user is allowed.", lowest=16),
     Option("config-file", "", "text", None, "FILE", "File with further options, written as on the command line and separated by white space or line ends; # begins a comment. @FILE does the same. The command line wins. Default: /etc/gearmand.conf, where it exists."),
     _flag("check-args", "", "Read the options, say what is wrong with them, and leave."),
@@ -67,6 +69,7 @@ OPTIONS: Tuple[Option, ...] = (
     Option("log-file", "l", "text", None, "FILE", "File to log to, stderr, or none. Default: stderr, and /var/log/gearmand.log with --daemon.", "Log"),
     _flag("syslog", "", "Log to syslog.", "Log"),
     Option("verbose", "", "level", "NOTICE", "LEVEL", "How much to log: FATAL, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG.", "Log"),
+    Option("log-format", "", "text", "text", "text|json", "What a line of the log looks like: text, or one JSON object a line.", "Log"),
     Option("job-retries", "j", "number", -1, "N", "How many attempts a job gets, in all, when workers die or time out; then it fails. 0 and 1: one. -1: any number.", "Jobs", lowest=-1),
     Option("worker-wakeup", "w", "number", 1, "N", "How many sleeping workers to wake for each new job; 0: all of them. When none of them grabs within the grace time, more are woken.", "Jobs"),
     Option("wakeup-grace", "", "seconds", 1.0, "SECONDS", "How long a woken worker may take to grab before the next one is woken too.", "Jobs", lowest=0.01),
@@ -210,6 +213,10 @@ class Config:
             self.http_port = _HTTP_PORT
         if self.durability not in ("full", "normal", "off"):
             raise _bad("durability", self.durability, "full, normal or off")
+        if self.log_format not in ("text", "json"):
+            raise _bad("log-format", self.log_format, "text or json")
+        if self.takeover and self.takeover_path is None:
+            raise ConfigError("--takeover needs the --pid-file or the --takeover-socket of the server that runs")
         if self.acl == "":
             raise ConfigError("--acl: the name of a file must follow")
         if self.queue == "" or self.libsqlite3_db == "":
@@ -225,6 +232,13 @@ class Config:
         if prefix is not None and (not prefix or not prefix.isprintable() or len(prefix.encode()) > 40 or " " in prefix):
             raise _bad("job-handle-prefix", prefix, "1 to 40 bytes without blanks")
 
+
+    @property
+    def takeover_path(self) -> Optional[str]:
+        """Of the socket for --takeover; `None`: there is none."""
+        if self.takeover_socket is not None:
+            return self.takeover_socket
+        return None if self.pid_file is None else self.pid_file + ".takeover"
 
     def _check_tls(self) -> None:
         if self.ssl and self.ssl_port is not None:

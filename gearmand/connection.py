@@ -40,9 +40,8 @@ class Connection:
     """Connects at once. ServerLost: it cannot, within `connect_timeout_s`.
 
     `io_timeout_s`: how long the server may take not a single byte of what is
-    sent; `None`: for ever. `waker`: an open socket; a `receive` that waits
-    returns as soon as it is readable. `tls`: whose TLS is spoken, but for
-    Unix-domain sockets.
+    sent; `None`: for ever. `tls`: whose TLS is spoken, but for Unix-domain
+    sockets.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class Connection:
         address: Address,
         connect_timeout_s: Optional[float] = 5.0,
         io_timeout_s: Optional[float] = 30.0,
-        waker: Optional[socket.socket] = None,
         tls: "Optional[ClientSide]" = None,
     ) -> None:
         self.address = address
@@ -64,8 +62,6 @@ class Connection:
         self._speaks_tls = tls is not None and address.path is None
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
-        if waker is not None:
-            self._readable.register(waker, select.POLLIN)
 
     def __repr__(self) -> str:
         return "<Connection to %s>" % (self.address,)
@@ -101,8 +97,7 @@ class Connection:
     def receive(self, timeout_s: Optional[float] = None) -> List[Event]:
         """What has come, as soon as there is any: events of `protocol`, their bodies as `bytes`.
 
-        Nothing after `timeout_s`, when the waker became readable, or while a
-        packet is still incomplete. ServerLost: it has gone, or speaks no Gearman.
+        Nothing after `timeout_s`, or while a packet is still incomplete. ServerLost: it has gone, or speaks no Gearman.
         """
         if self._decoder.failure is not None:
             raise self._lost("it does not speak Gearman: %s" % self._decoder.failure)

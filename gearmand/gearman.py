@@ -302,9 +302,9 @@ def _process(given: Dict[str, Any]) -> Iterator[None]:
     if "pid-file" not in given and "daemon" not in given:
         yield
         return
-    from gearmand import daemon
+    from gearmand import daemon, files
 
-    pid_file = daemon.PidFile(given.get("pid-file"))
+    pid_file = files.PidFile(given.get("pid-file"))
     directory = os.getcwd()
     detached = daemon.Detached() if "daemon" in given else None
     # A worker's command, and the files that it uses, may be named from here.

@@ -79,6 +79,7 @@ class Keeper:
         self._failing = False
         self._stopping = False
         self._abandoned = False
+        self._closed = False
         self._thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
@@ -123,15 +124,18 @@ class Keeper:
         failures = batch.failures
         return {number: failures[number] for number in numbers if number in failures} if failures else failures
 
-    def note(self, notes: Notes) -> None:
-        """Jobs have ended, or become different: soon stored. Others are wanted from the store."""
+    def note(self, notes: Notes) -> bool:
+        """Jobs have ended, or become different: soon stored. Others are wanted from the store. False: the store is closed."""
         with self._work:
+            if self._closed:
+                return False
             if notes.wanted or not self._is_dirty:
                 self._work.notify()
             self._wanted += notes.wanted
             self._removed += notes.removed
             for change in notes.changed:
                 self._changed[change.number] = change
+        return True
 
     def note_limits(self, limits: Limits) -> None:
         with self._work:
@@ -185,8 +189,14 @@ class Keeper:
                 shrinking = bool(work.removed) or shrinking
             elif shrinking and not stopping:
                 shrinking = self._store.shrink()
-            if stopping and (failed or not any(work)):
+            if stopping and (failed or not any(work)) and self._is_over(failed):
                 return
+
+    def _is_over(self, failed: bool) -> bool:
+        """Whether to end, which it does not while there is something to commit that can be."""
+        with self._work:
+            self._closed = failed or not (self._removed or self._changed or self._limits)
+            return self._closed
 
     def _fetch(self, wanted: List[Wanted]) -> List[Wanted]:
         """Returns those that could not be fetched."""

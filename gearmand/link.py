@@ -288,8 +288,8 @@ class Link:
 class _Ignored:
     """The answer to a greeting: whatever it is, nobody waits for it."""
 
-    def answered(self, server: str, kind: int, body: bytes) -> bool:
-        return False
+    def answered(self, server: str, kind: int, body: bytes) -> None:
+        pass
 
     def lost(self, error: Exception) -> None:
         pass
@@ -298,7 +298,6 @@ class _Ignored:
 class _Presented(_Ignored):
     """The answer to a token. One that is refused leaves the client with what everybody may do there."""
 
-    def answered(self, server: str, kind: int, body: bytes) -> bool:
+    def answered(self, server: str, kind: int, body: bytes) -> None:
         if kind == PacketType.ERROR:
             LOG.warning("%s: the token was refused: %s", server, body.replace(b"\0", b": ").decode("utf-8", "replace"))
-        return False

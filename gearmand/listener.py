@@ -16,12 +16,11 @@ import socketserver
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
-from gearmand.addresses import unix_path
 from gearmand.config import LEVELS, Config
-from gearmand.errors import ConfigError, TlsFailure
+from gearmand.errors import TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 from gearmand.socket_file import SocketFile
@@ -45,10 +44,11 @@ _PACKETS_A_PAUSE = 200
 _LARGE_ANSWER_BYTES = 4096
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
+# How often a submission that another server should take is looked at again.
+_LOOK_S = 0.02
 # For how long the last answers to a peer that has stopped sending are kept.
 _LINGER_S = 5.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def host_of(address: Any) -> str:
@@ -67,7 +67,8 @@ def address_text(address: Any) -> str:
 class Listener(socketserver.ThreadingTCPServer):
     """Listens on one address from its construction on, or on a Unix-domain socket. OSError, ConfigError: it cannot.
 
-    `tls`: whose TLS is spoken there; `None`: plain text.
+    `tls`: whose TLS is spoken there; `None`: plain text. `passed`: a socket
+    that listens there already.
     """
 
     allow_reuse_address = True
@@ -78,19 +79,27 @@ class Listener(socketserver.ThreadingTCPServer):
     def __init__(
         self,
         owner: "Server",
+        kind: str,
+        handler: Any,
         family: int,
         address: Any,
-        handler: Any,
-        tls: "Optional[ServerSide]" = None,
         socket_file: Optional[SocketFile] = None,
+        passed: Optional[socket.socket] = None,
     ) -> None:
         self.owner = owner
-        self.tls = tls
+        # What is spoken there: plain, tls, http or https.
+        self.kind = kind
+        self.tls = owner.tls if kind in ("tls", "https") else None
         self.socket_file = socket_file
         self.address_family = family
         self.request_queue_size = owner.config.backlog
         self._stopped = threading.Event()
-        super().__init__(address, handler)
+        # Whether other processes have the socket too.
+        self.shared = passed is not None
+        super().__init__(address, handler, bind_and_activate=passed is None)
+        if passed is not None:
+            self.socket.close()
+            self.socket = passed
 
     def server_bind(self) -> None:
         if self.socket_file is not None:
@@ -123,21 +132,32 @@ class Listener(socketserver.ThreadingTCPServer):
                 )
         self.serve_forever()
 
-    def stop(self) -> None:
-        """End `run`, which must have been started."""
-        self._stopped.set()
-        try:
-            # Wakes the selector at once; elsewhere than on Linux it wakes by
-            # itself within half a second.
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+    def pause(self) -> None:
+        """End `run`, which must have been started; the socket goes on listening, here or in another process."""
         self.shutdown()
+
+    def stop(self) -> None:
+        """End `run`, which must have been started, and the listening."""
+        self._stopped.set()
+        if not self.shared:
+            try:
+                # Wakes the selector at once; elsewhere than on Linux it wakes
+                # by itself within half a second.
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.shutdown()
+
+    def let_go(self) -> None:
+        """After `pause`: it is another process's alone."""
+        if self.socket_file is not None:
+            self.socket_file.let_go()
+        self.server_close()
 
     def get_request(self) -> Tuple[socket.socket, Any]:
         try:
             request, address = super().get_request()
-            return request, address if self.socket_file is None else ("unix", _process_of(request))
+            return request, ("unix", _process_of(request)) if self.address_family == socket.AF_UNIX else address
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 self.owner.complaints.say(
@@ -219,7 +239,7 @@ class Handler(socketserver.BaseRequestHandler):
         if peer.waiting_bytes and peer.why_aborted is None:
             self._wait_until_read(0, _LINGER_S)
         self.owner.broker.leave(peer)
-        if peer.why_aborted is not None and not self.owner.stopping:
+        if peer.why_aborted is not None and not peer.dismissed_at and not self.owner.stopping:
             self._complain("peers given up", peer.why_aborted)
         peer.close()
         self.owner.log.info("%s: gone", peer.address)
@@ -268,6 +288,8 @@ class Handler(socketserver.BaseRequestHandler):
                     self._tell_refused(gate)
                     if gate.given_up:
                         return
+                if peer.dismissed_at:
+                    return
             if decoder.failure is not None:
                 self._complain("peers that do not speak Gearman", str(decoder.failure))
                 return
@@ -293,6 +315,7 @@ class Handler(socketserver.BaseRequestHandler):
         at = 0
         pause_at = _PACKETS_A_PAUSE
         while True:
+            before = at
             if broker.keeper is None:
                 at = broker.turn(packet_commands.serve, self.peer, events, at)
             else:
@@ -306,6 +329,12 @@ class Handler(socketserver.BaseRequestHandler):
                 at += 1
                 if at == len(events):
                     return
+            elif at == before:
+                # A submission, for another server to accept once what runs here
+                # for this peer has ended.
+                if self.peer.dismissed_at or self.owner.stopping:
+                    return
+                time.sleep(_LOOK_S)
             elif at >= pause_at:
                 pause_at = at + _PACKETS_A_PAUSE
                 time.sleep(_PAUSE_S)
@@ -324,7 +353,7 @@ class Handler(socketserver.BaseRequestHandler):
 
     def _answer(self, line: bytes) -> None:
         peer = self.peer
-        for piece in text_commands.answer(self.owner.control, line, peer.gate):
+        for piece in text_commands.answer(self.owner.control._replace(asking=peer), line, peer.gate):
             self.owner.broker.turn(lambda registry: peer.post_text(piece))
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
@@ -381,84 +410,3 @@ def _set_tcp_options(sock: socket.socket, config: Config) -> None:
 def _process_of(sock: socket.socket) -> int:
     """The number of the process that has connected to a Unix-domain socket; 0: it cannot be seen from here."""
     return struct.unpack("@3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-
-
-def listen_for_http(owner: "Server", handler: Any) -> List[Listener]:
-    """The same for HTTP. `handler`: the class of its handlers."""
-    config = owner.config
-    listeners: List[Listener] = []
-    beside = [name for name in config.listen if unix_path(name) is None] or ["127.0.0.1"] * bool(config.listen)
-    names = config.http_listen or beside or [None]
-    try:
-        if config.http_port is not None:
-            _listen_on_port(owner, names, config.http_port, owner.tls if config.ssl else None, listeners, handler)
-        if config.https_port is not None:
-            _listen_on_port(owner, names, config.https_port, owner.tls, listeners, handler)
-    except ConfigError:
-        for listener in listeners:
-            listener.server_close()
-        raise
-    return listeners
-
-
-def listen(owner: "Server") -> List[Listener]:
-    """A listener for every address that the configuration names. ConfigError: one of them cannot be bound.
-
-    Those of plain TCP first, then those of TLS, then Unix-domain sockets.
-    """
-    config = owner.config
-    listeners: List[Listener] = []
-    paths = [path for path in map(unix_path, config.listen) if path is not None]
-    names = [name for name in config.listen if unix_path(name) is None] or [None] * (not paths)
-    try:
-        _listen_on_port(owner, names, config.port, owner.tls if config.ssl else None, listeners, Handler)
-        if config.ssl_port is not None:
-            _listen_on_port(owner, names, config.ssl_port, owner.tls, listeners, Handler)
-        for path in paths:
-            file = SocketFile(path, int(config.unix_mode, 8), config.unix_group)
-            listeners.append(Listener(owner, socket.AF_UNIX, file.path, Handler, None, file))
-    except ConfigError:
-        for listener in listeners:
-            listener.server_close()
-        raise
-    return listeners
-
-
-def _listen_on_port(
-    owner: "Server",
-    names: Sequence[Any],
-    port: int,
-    tls: "Optional[ServerSide]",
-    listeners: List[Listener],
-    handler: Any,
-) -> None:
-    first = len(listeners)
-    for name in names:
-        before = len(listeners)
-        skipped: List[OSError] = []
-        for family, address in _resolve(name, port):
-            try:
-                # Where any port will do, the first one's is everybody's.
-                listeners.append(Listener(owner, family, (address[0], port, *address[2:]), handler, tls))
-            except OSError as error:
-                # A name may stand for an address of a family that this
-                # machine does not have.
-                if error.errno not in _NO_SUCH_FAMILY:
-                    raise _cannot_listen(address, error)
-                skipped.append(error)
-            if not port and len(listeners) > first:
-                port = listeners[first].server_address[1]
-        if len(listeners) == before:
-            raise _cannot_listen((name or "*", port), skipped[0])
-
-
-def _resolve(name: Any, port: int) -> List[Tuple[int, Tuple[Any, ...]]]:
-    try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("--listen: cannot resolve %r: %s" % (name, getattr(error, "strerror", None) or error))
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-
-
-def _cannot_listen(address: Any, error: OSError) -> ConfigError:
-    return ConfigError("cannot listen on %s: %s" % (address_text(address), error.strerror or error))

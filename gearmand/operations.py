@@ -10,12 +10,13 @@ from typing import Optional, Sequence
 
 from gearmand import revival
 from gearmand.broker import Broker
+from gearmand.parties import Party
 from gearmand.rows import Limits
 
 
-def cancel_job(broker: Broker, handle: bytes) -> bool:
-    """End an unfinished job with WORK_FAIL. False: there is none of that handle."""
-    return broker.turn(revival.cancel, handle)
+def cancel_job(broker: Broker, handle: bytes, asking: Optional[Party] = None) -> bool:
+    """End an unfinished job with WORK_FAIL. False: there is none of that handle. `asking`: who wants it."""
+    return broker.turn(revival.cancel, handle, asking)
 
 
 def create_function(broker: Broker, name: bytes) -> None:

@@ -14,12 +14,12 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence,
 from gearmand import errors, schedule
 from gearmand.errors import Refusal, invalid_argument
 from gearmand.gate import Gate
-from gearmand.jobs import RUNNING, Job, Priority
+from gearmand.jobs import Job, Priority
 from gearmand.parties import Assign, Party
-from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
+from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, SUBMISSIONS, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
-from gearmand.revival import Kept, admit, waits
-from gearmand.rows import Submission
+from gearmand.revival import Kept, admit, pass_on, status_of, status_of_job, waits
+from gearmand.rows import Row, Submission
 
 HIGH, NORMAL, LOW = (int(priority) for priority in Priority)
 
@@ -68,12 +68,23 @@ def serve(
 ) -> int:
     """Do what packets ask, in order, from `events[start]` on; return where it stopped.
 
-    That is at the end, before a line of text, or after `most` of them.
+    That is at the end, before a line of text, after `most` of them, or before
+    a submission that is for another server to take.
     `kept`: what the store has made of `submissions`, by their places.
     """
+    if registry.events is not None:
+        registry.asking = peer
+    elsewhere = registry.handed_over or None in kept.values()
     end = min(len(events), start + most)
     for at in range(start, end):
         kind, body = events[at]
+        if elsewhere and kind in SUBMISSIONS:
+            row = kept.get(at)
+            if isinstance(row, Row):
+                peer.post(JOB_CREATED, pass_on(registry, row))
+                continue
+            if not (registry.draining and peer.running):
+                return at
         if peer.lingering is not None:
             registry.end_linger(peer)
         command = COMMANDS.get(kind)
@@ -151,8 +162,8 @@ def not_allowed(registry: Registry, gate: Gate, wanted: Mapping[int, Submission]
 
 
 def _submit_kept(registry: Registry, peer: Party, kept: Kept) -> Result:
-    if isinstance(kept, Refusal):
-        return kept
+    if not isinstance(kept, Row):
+        return kept or errors.SHUTTING_DOWN
     handle = admit(registry, kept)
     if peer.gate is not None and (handle in registry.jobs or waits(registry, handle)):
         peer.gate.own(registry.load, handle)
@@ -289,9 +300,7 @@ BACKGROUND: Dict[int, Callable[..., Parsed]] = {
 
 def _get_status(registry: Registry, peer: Party, body: Body, handle: bytes) -> Result:
     handle = handle.rstrip(b"\0")
-    job = registry.jobs.get(handle)
-    status = _WAITING if job is None and waits(registry, handle) else _status(job)
-    peer.post(PacketType.STATUS_RES, b"\0".join((handle, *status)))
+    peer.post(PacketType.STATUS_RES, b"\0".join((handle, *status_of(registry, handle))))
     return None
 
 
@@ -301,18 +310,8 @@ def _get_status_unique(registry: Registry, peer: Party, body: Body, unique: byte
         return errors.UNIQUE_TOO_LARGE
     job = registry.uniques.newest(unique)
     listeners = sum(job.listeners.values()) if job is not None and job.listeners else 0
-    peer.post(PacketType.STATUS_RES_UNIQUE, b"\0".join((unique, *_status(job), b"%d" % listeners)))
+    peer.post(PacketType.STATUS_RES_UNIQUE, b"\0".join((unique, *status_of_job(job), b"%d" % listeners)))
     return None
-
-
-_WAITING = (b"1", b"0", b"0", b"0")
-
-
-def _status(job: Optional[Job]) -> Sequence[bytes]:
-    """Known, running, numerator, denominator."""
-    if job is None:
-        return (b"0", b"0", b"0", b"0")
-    return (b"1", b"1" if job.state is RUNNING else b"0", b"%d" % job.numerator, b"%d" % job.denominator)
 
 
 def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Result:

@@ -57,6 +57,7 @@ class Peer(Party):
         "why_aborted",
         "received_bytes",
         "sent_bytes",
+        "dismissed_at",
         "_sending",
         "_touched_peers",
         "_on_backed_up",
@@ -88,6 +89,8 @@ class Peer(Party):
         # When it last took a byte; kept while it is backed up.
         self.progress_at = 0.0
         self.why_aborted: Optional[str] = None
+        # When it was told to go to another server (monotonic); 0: it was not.
+        self.dismissed_at = 0.0
         self._sending = threading.Lock()
         self._touched_peers = touched_peers
         self._on_backed_up = on_backed_up
@@ -169,6 +172,17 @@ class Peer(Party):
             if self.why_aborted is None:
                 self.why_aborted = why
             self._give_up()
+
+    def dismiss(self) -> None:
+        """Tell the peer that nothing more will come, so that it closes. Again: let its handler see the connection's end without it."""
+        with self._sending:
+            how = socket.SHUT_RD if self.dismissed_at else socket.SHUT_WR
+            self.dismissed_at = time.monotonic()
+            if not self.closed:
+                try:
+                    self.socket.shutdown(how)
+                except OSError:
+                    pass  # It has gone by itself.
 
     def close(self) -> None:
         """Close the socket. By the handler thread alone, as its last act."""

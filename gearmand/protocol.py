@@ -126,6 +126,8 @@ ARGUMENTS: Dict[int, Tuple[str, ...]] = {
 Body = Union[bytes, memoryview]
 Event = Tuple[int, Body]
 
+SUBMISSIONS = frozenset(int(kind) for kind in PacketType if kind.name.startswith("SUBMIT_"))
+
 TEXT_LINE = -1
 RESPONSE_MAGIC = -2
 

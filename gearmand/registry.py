@@ -20,6 +20,7 @@ from bisect import bisect_left, insort
 from itertools import islice
 from typing import Any, Optional, Union
 
+from gearmand.audit import ABANDONED, ACCEPTED, CANCELLED, COALESCED, COMPLETED, FAILED, TIMED_OUT
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
@@ -83,8 +84,7 @@ class Registry(Books):
                 return QUEUE_FULL
             handle = self.handles.new()[1]
         job = Job(handle, function, unique, workload, priority, listener is None, reducer)
-        function.jobs += 1
-        function.submitted += 1
+        self._open(job, row)
         if pending is not None:
             # They are of this job from now on.
             job.background = True
@@ -99,12 +99,22 @@ class Registry(Books):
         if key is not None:
             self.uniques.add(key, job)
         if due_s is None:
-            self.enqueue(job, None if row is None else self.since(row))
+            self.enqueue(job, job.since)
         else:
-            job.state = SCHEDULED
-            function.scheduled += 1
-            self._add_deadline(self._due, due_s, job)
+            self._hold_back(job, due_s)
         return job
+
+    def _open(self, job: Job, row: Optional[Row]) -> None:
+        job.function.jobs += 1
+        job.function.submitted += 1
+        job.since = self.now if row is None else self.since(row)
+        if self.events is not None:
+            self.note(ACCEPTED, job, self.asking)
+
+    def _hold_back(self, job: Job, due_s: int) -> None:
+        job.state = SCHEDULED
+        job.function.scheduled += 1
+        self._add_deadline(self._due, due_s, job)
 
     def _lies_down(self, job: Job, row: Row) -> bool:
         """Whether the new job of that row is dormant; of one that is, the number alone is known. Else the job has the row."""
@@ -131,15 +141,16 @@ class Registry(Books):
             limit = function.limits[priority]
             if limit is not None and function.is_full(limit):
                 return QUEUE_FULL
-            function.jobs += 1
-            function.submitted += 1
             since = self.now
             number, handle = self.handles.new()
         else:
-            function.jobs += 1
-            function.submitted += 1
             since = self.since(row)
             number, handle = row.number, row.handle
+        function.jobs += 1
+        function.submitted += 1
+        if self.events is not None:
+            self.events.append((ACCEPTED, self.epoch_s, handle, name, b"", self.asking, None, False))
+        if row is not None:
             if self.dormant.takes(function, row):
                 if not queue.live:
                     self.look_after(function, priority)
@@ -154,6 +165,8 @@ class Registry(Books):
     def _coalesce(self, job: Job, listener: Optional[Party], row: Optional[Row]) -> Job:
         if row is None:
             job.function.counted().coalesced += 1
+            if self.events is not None:
+                self.note(COALESCED, job, self.asking)
         self.join(job, listener, row)
         return job
 
@@ -182,7 +195,7 @@ class Registry(Books):
         if job is None:
             return False
         job.function.counted().cancelled += 1
-        self._fail(job)
+        self._fail(job, CANCELLED, self.asking)
         return True
 
     def abandon(self, listener: Party, job: Job) -> None:
@@ -196,6 +209,8 @@ class Registry(Books):
         job.listeners = None
         if not job.wanted and job.state is not RUNNING:
             job.function.counted().abandoned += 1
+            if self.events is not None:
+                self.note(ABANDONED, job, listener)
             self._end(job)
 
     # -- workers -----------------------------------------------------------
@@ -359,6 +374,8 @@ class Registry(Books):
             return handle in party.past
         if job.listeners is not None:
             self._tell(job, kind, body)
+        if self.events is not None:
+            self.note(COMPLETED if kind == WORK_COMPLETE else FAILED, job, party)
         tally = job.function.tally or job.function.counted()
         tally.runs.add(self.now - job.since)
         if kind == WORK_COMPLETE:
@@ -380,6 +397,8 @@ class Registry(Books):
                     listener.post(WORK_EXCEPTION, body)
                 else:
                     listener.post(WORK_FAIL, handle)
+        if self.events is not None:
+            self.note(FAILED, job, party)
         tally = job.function.counted()
         tally.runs.add(self.now - job.since)
         tally.exceptions += 1
@@ -396,10 +415,12 @@ class Registry(Books):
             job.entry = None
             tally = job.function.counted()
             tally.timed_out += 1
+            if self.events is not None:
+                self.note(TIMED_OUT, job, job.worker)
             if self._rules.timeout_fails:
                 tally.failed += 1
                 self.note_failure(job, "timeout", b"")
-                self._fail(job)
+                self._fail(job, FAILED, job.worker)
             else:
                 self._lose(job)
         for job in self._due.pop_due(self.epoch_s):

@@ -14,24 +14,28 @@ out only once it is stored; what is pending takes up room under `maxqueue`.
 
 from __future__ import annotations
 
-from typing import Hashable, List, Optional, Sequence, Union
+from typing import Hashable, List, Optional, Sequence, Tuple, Union
 
+from gearmand.audit import CANCELLED, COALESCED
 from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.jobs import Job
+from gearmand.jobs import RUNNING, Job
 from gearmand.parties import Party
 from gearmand.protocol import PacketType
 from gearmand.registry import Registry
 from gearmand.rows import Row, Submission
 from gearmand.uniques import key_of
 
-Kept = Union[Row, Refusal]
-"""What has become of a submission: its row, for `admit` once it is stored, or why it is refused."""
+Kept = Union[Row, Refusal, None]
+"""What has become of a submission: its row, for `admit` once it is stored, or why it is refused. `None`: it is for
+another server to take, which has the store now."""
 
 
 def expect(registry: Registry, submissions: Sequence[Submission]) -> List[Kept]:
     """Accept background jobs that are about to be stored. Each row goes to `admit` or to `give_up`."""
+    if registry.handed_over:
+        return [None] * len(submissions)
     return [_expect(registry, submission) for submission in submissions]
 
 
@@ -77,11 +81,22 @@ def admit(registry: Registry, row: Row) -> bytes:
         submit_row(registry, row)
         return row.handle
     job = registry.jobs.get(row.handle)
+    if job is not None and registry.events is not None:
+        registry.note(COALESCED, job, registry.asking)
     if job is None:
         # Its job has ended meanwhile, and perhaps was removed before this row was there.
         registry.notes.removed.append(row.number)
     elif job.retries != row.retries:
         registry.notes.differs(job)
+    return row.handle
+
+
+def pass_on(registry: Registry, row: Row) -> bytes:
+    """`admit`, where another server has the store now, and the row in it."""
+    key = _key(row) if row.unique else None
+    pending = None if key is None else registry.pending.get((registry.functions[row.function], key))
+    if key is None or pending is not None and pending.handle == row.handle:
+        give_up(registry, [row])
     return row.handle
 
 
@@ -175,13 +190,40 @@ def stop_listening(registry: Registry, party: Party, handle: bytes) -> None:
             del registry.awaited[number]
 
 
-def cancel(registry: Registry, handle: bytes) -> bool:
-    """`Registry.cancel`, of plain and dormant jobs too."""
+Status = Tuple[bytes, bytes, bytes, bytes]
+"""Known, running, numerator, denominator."""
+
+_UNKNOWN: Status = (b"0", b"0", b"0", b"0")
+_WAITING: Status = (b"1", b"0", b"0", b"0")
+_RUNNING: Status = (b"1", b"1", b"0", b"0")
+
+
+def status_of(registry: Registry, handle: bytes) -> Status:
+    job = registry.jobs.get(handle)
+    if job is not None:
+        return status_of_job(job)
+    if waits(registry, handle):
+        return _WAITING
+    # At the server before this one.
+    return _RUNNING if any(row.handle == handle for row in registry.elsewhere.values()) else _UNKNOWN
+
+
+def status_of_job(job: Optional[Job]) -> Status:
+    if job is None:
+        return _UNKNOWN
+    return (b"1", b"1" if job.state is RUNNING else b"0", b"%d" % job.numerator, b"%d" % job.denominator)
+
+
+def cancel(registry: Registry, handle: bytes, asking: Optional[Party] = None) -> bool:
+    """`Registry.cancel`, of plain and dormant jobs too. `asking`: who wants it."""
+    registry.asking = asking
     if registry.cancel(handle):
         return True
     number = registry.handles.number_of(handle)
     entry = registry.plain.remove(number) if _is_plain(registry, number, handle) else None
     if entry is not None:
+        if registry.events is not None:
+            registry.note(CANCELLED, registry.job_of(entry), asking)
         _, workload, queue, _ = entry
         function = queue.function
         registry.room += JOB_BYTES + len(workload)
@@ -190,6 +232,8 @@ def cancel(registry: Registry, handle: bytes) -> bool:
             registry.dormant.bytes -= JOB_BYTES + len(workload)
     else:
         function = registry.dormant.remove(number)
+        if registry.events is not None and function is not None:
+            registry.events.append((CANCELLED, registry.epoch_s, handle, function.name, b"", asking, None, False))
     if function is None:
         return False
     function.jobs -= 1

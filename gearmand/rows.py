@@ -94,14 +94,18 @@ def to_json(row: Row) -> str:
 def from_json(line: str) -> Row:
     """The row of a line. ConfigError: it is none."""
     try:
-        found: Dict[str, Any] = json.loads(line)
-        for name in _BYTES:
-            found[name] = _decoded(found[name])
-        row = Row(**found)
-        _check(row)
-        return row
+        return from_object(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError("no stored job: %s: %s" % (error, line[:200].rstrip())) from None
+
+
+def from_object(found: Dict[str, Any]) -> Row:
+    """The row of what a line's JSON is. ValueError, TypeError, KeyError, AttributeError: it is none."""
+    for name in _BYTES:
+        found[name] = _decoded(found[name])
+    row = Row(**found)
+    _check(row)
+    return row
 
 
 def whole(columns: Iterable[Any], where: str) -> Row:

@@ -19,9 +19,10 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from gearmand import caller, text_commands
+from gearmand import audit, caller, text_commands
+from gearmand.binding import Passed, listen, listen_on
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
 from gearmand.config import LEVELS, NOTICE, Config
@@ -29,15 +30,13 @@ from gearmand.errors import ConfigError, StoreError
 from gearmand.flusher import Flusher
 from gearmand.gatekeeper import Gatekeeper
 from gearmand.halves import Halves
+from gearmand.handover import Estate, call_back
 from gearmand.history import STEP_S
 from gearmand.jobs import Priority
-from gearmand.keeper import Keeper
 from gearmand.limits import Bounds
-from gearmand.listener import Listener, address_text, listen, listen_for_http
+from gearmand.listener import Listener, address_text
+from gearmand.loading import load
 from gearmand.registry import Registry
-from gearmand.revival import awake, restore
-from gearmand.store import Store
-from gearmand.stores import open_store
 from gearmand.version import VERSION
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ _SPARE_DESCRIPTORS = 32
 # Connections that one address leaves to the others.
 _SPARE_CONNECTIONS = 32
 _NO_BOUND = 2**62
+_SPOKEN = {"plain": "", "tls": " (TLS)", "http": " (HTTP)", "https": " (HTTPS)"}
 
 
 class Server:
@@ -69,6 +69,11 @@ class Server:
     `on_shutdown(graceful)` is called by a handler thread when a peer sends the
     command `shutdown`, and must return soon; by default the server stops.
 
+    `on_events(events)` is called after each turn in which something became of
+    jobs, by the thread whose turn it was, with `audit.Event`s, and must return
+    soon; by default they are logged, where the log takes INFO. `sockets`, that
+    listen already, take the place of addresses.
+
     Threads: any may call any method. The constructor binds, so that a port in
     use is known before anything runs; `start` starts the threads.
     """
@@ -77,6 +82,8 @@ class Server:
         self,
         config: Optional[Config] = None,
         on_shutdown: Optional[Callable[[bool], None]] = None,
+        on_events: Optional[Callable[[List[audit.Event]], None]] = None,
+        sockets: Sequence[Passed] = (),
         **options: Any,
     ) -> None:
         if config is None:
@@ -103,14 +110,16 @@ class Server:
         self._handlers: Dict[threading.Thread, socket.socket] = {}
         self._handlers_lock = threading.Lock()
         self.tls = _server_side(config)
-        self._listeners = listen(self)
+        self._listeners = listen_on(self, sockets) if sockets else listen(self)
+        self._on_events = on_events
+        # What the store is called, where there is one.
+        self.where_stored: Optional[str] = None
         self.flusher = Flusher(config.unread_timeout, _share_of_memory(config.max_unsent_total))
         self.control = text_commands.Control(
             self.broker, VERSION, config.verbose, on_shutdown or self._stop_in_a_thread, self.gatekeeper
         )
         self.web: "Optional[Web]" = None
-        self._web_listeners: List[Listener] = []
-        if config.http_port is not None or config.https_port is not None:
+        if self.http_addresses:
             self._open_web()
 
     # -- life ------------------------------------------------------------------
@@ -118,7 +127,7 @@ class Server:
     @property
     def addresses(self) -> List[Union[Tuple[str, int], str]]:
         """Host and port of every listening socket, `unix:PATH` of a Unix-domain one."""
-        return [_address_of(listener) for listener in self._listeners]
+        return [_address_of(listener) for listener in self._listeners if listener.kind in ("plain", "tls")]
 
     @property
     def address(self) -> Any:
@@ -128,12 +137,12 @@ class Server:
     @property
     def http_addresses(self) -> List[Tuple[str, int]]:
         """Host and port of every socket that listens for HTTP; those of TLS last."""
-        return [_address_of(listener) for listener in self._web_listeners]  # type: ignore[misc]
+        return [_address_of(listener) for listener in self._listeners if listener.kind in ("http", "https")]  # type: ignore[misc]
 
     @property
     def tls_addresses(self) -> List[Union[Tuple[str, int], str]]:
         """Those of them where TLS is spoken."""
-        return [_address_of(listener) for listener in self._listeners if listener.tls is not None]
+        return [_address_of(listener) for listener in self._listeners if listener.kind == "tls"]
 
     def give_to(self, uid: int, gid: int) -> None:
         """Make the files of Unix-domain sockets a user's, as root, before the process becomes that user. ConfigError."""
@@ -154,27 +163,26 @@ class Server:
         except ConfigError as error:
             self.log.error("%s; the old access list stays", error)
 
-    def start(self) -> "Server":
+    def start(self, take: Optional[Callable[[], Estate]] = None) -> "Server":
         """Take back what the store has kept, and begin to serve.
 
-        ConfigError: the store cannot be used; the server has stopped then.
+        `take`: returns what an earlier server leaves, which from then on does
+        not serve any more. ConfigError: the store cannot be used; the server has stopped then.
         RuntimeError: it has been started or stopped before.
         """
         if self._started or self.stopping:
             raise RuntimeError("a Server can be started once: make another one")
         try:
-            self._open_store()
+            self._load(None if take is None else take())
         except (ConfigError, StoreError) as error:
             self.stop()
             raise error if isinstance(error, ConfigError) else ConfigError("--queue: %s" % error) from None
         self._started = True
+        self._begin_audit()
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
-        for listener in [*self._listeners, *self._web_listeners]:
-            self._start_thread("gearmand-accept", listener.run)
+        self._accept()
         where = ", ".join(map(_text_of, self._listeners))
-        if self._web_listeners:
-            where += "; for HTTP on " + ", ".join(map(_text_of, self._web_listeners))
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
         self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, where, cpu)
         return self
@@ -208,59 +216,72 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    def _accept(self) -> None:
+        for listener in self._listeners:
+            self._start_thread("gearmand-accept", listener.run)
+
     def _start_thread(self, name: str, run: Callable[[], None]) -> None:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _open_store(self) -> None:
-        store = open_store(self.config)
-        if store is None:
-            return
-        try:
-            self._restore(store)
-        except BaseException:
-            store.close()
-            raise
-        keeper = Keeper(
-            store,
-            lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error),
-            lambda wanted, rows: self.broker.turn(awake, wanted, rows),
-        )
-        keeper.start()
-        self.broker.keeper = keeper
-        # Those that lie in the store and should not.
-        self.broker.turn(lambda registry: None)
+    def _load(self, estate: Optional[Estate], still_ours: bool = False) -> None:
+        complain = lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error)  # noqa: E731
+        self.where_stored = load(self.broker, self.config, self.log, complain, estate, still_ours)
 
     def _open_web(self) -> None:
-        # Loaded where it is needed alone: http.server brings a good deal along.
+        # Loaded where it is needed alone, as its handlers are.
         from gearmand.web import Web
-        from gearmand.web_handler import WebHandler
 
-        try:
-            self._web_listeners = listen_for_http(self, WebHandler)
-        except ConfigError:
-            self._close_listeners()
-            raise
         self.web = Web(self)
 
-    def _restore(self, store: Store) -> None:
-        registry = self.broker.registry
-        registry.now, registry.epoch_s = time.monotonic(), time.time()
-        count = 0
-        for count, row in enumerate(store.load(), 1):
-            restore(registry, row)
-        # Its rows get numbers after all those that there are.
-        taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
-        for row in taken_over:
-            restore(registry, row)
-        # After the jobs, which were accepted whatever the limits are now.
-        for limits in store.load_limits():
-            registry.functions.limit_queue(limits.function, list(limits[1:]))
-        registry.stored = True
-        self.log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
-        if taken_over:
-            self.log.log(NOTICE, "%s: %d jobs of a C server were taken over", store.where, len(taken_over))
+    def _begin_audit(self) -> None:
+        if self._on_events is None and self.log.isEnabledFor(logging.INFO):
+            self._on_events = self._log_events
+        if self._on_events is not None:
+            self.broker.on_events = self._on_events
+            self.broker.registry.events = []
+
+    def _log_events(self, events: List[audit.Event]) -> None:
+        for event in events:
+            self.log.info("%s", audit.as_text(event), extra={"event": audit.as_dict(event)})
+
+    # -- another server takes over: see `takeover` --------------------------------
+
+    def share_sockets(self) -> List[Passed]:
+        """Those that listen, for another process."""
+        for listener in self._listeners:
+            listener.shared = True
+        return [Passed(each.socket, each.kind, each.socket_file is not None) for each in self._listeners]
+
+    def pause_accepting(self) -> None:
+        """Until `resume`. Connections wait."""
+        pausing = [threading.Thread(target=listener.pause, name="gearmand-pause") for listener in self._listeners]
+        for thread in pausing:
+            thread.start()
+        for thread in pausing:
+            thread.join()
+
+    def let_listeners_go(self) -> None:
+        """After `pause_accepting`: another process listens."""
+        for listener in self._listeners:
+            listener.let_go()
+        self._listeners = []
+
+    @property
+    def answers_http(self) -> bool:
+        """Whether a request of HTTP has not been answered yet."""
+        with self.broker.lock:
+            return self.web is not None and self.web.answering
+
+    def resume(self, estate: Estate) -> None:
+        """Take back what was left to another server. ConfigError, StoreError: it cannot be."""
+        self._load(estate, True)
+        with self.broker.lock:
+            call_back(self.broker.registry)
+            if self.where_stored is None:
+                self.broker.keeper = None
+        self._accept()
 
     def _run_clock(self) -> None:
         if self.web is None:
@@ -306,9 +327,12 @@ class Server:
                 waiting.lose()
 
     def _close_listeners(self) -> None:
-        for listener in [*self._listeners, *self._web_listeners]:
+        for listener in self._listeners:
             if self._started:
                 listener.stop()
+            elif listener.shared:
+                listener.let_go()
+                continue
             listener.server_close()
 
     def _end(self) -> None:
@@ -426,7 +450,7 @@ def _server_side(config: Config) -> "Optional[ServerSide]":
 
 
 def _text_of(listener: Listener) -> str:
-    return address_text(listener.server_address) + " (TLS)" * (listener.tls is not None)
+    return address_text(listener.server_address) + _SPOKEN[listener.kind]
 
 
 def _address_of(listener: Listener) -> Union[Tuple[str, int], str]:

@@ -47,6 +47,18 @@ class SocketFile:
             self.remove()
             raise ConfigError("cannot listen on unix:%s: %s" % (self.path, error.strerror or error)) from None
 
+    def adopt(self) -> None:
+        """It is ours from now on: another process has made it, and handed over its socket. ConfigError."""
+        try:
+            found = os.lstat(self.path)
+        except OSError as error:
+            raise ConfigError("unix:%s: %s" % (self.path, error.strerror)) from None
+        self._is = (found.st_dev, found.st_ino)
+
+    def let_go(self) -> None:
+        """It is another process's from now on."""
+        self._is = None
+
     def give_to(self, uid: int, gid: int) -> None:
         """Make it that user's, whom the process becomes. ConfigError."""
         try:

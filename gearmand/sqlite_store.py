@@ -19,6 +19,7 @@ import re
 import sqlite3
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gearmand import files
 from gearmand.c_queue import row_of_c
 from gearmand.errors import ConfigError, StoreError, Unstorable
 from gearmand.rows import Limits, Row, whole
@@ -67,6 +68,8 @@ class SqliteStore(Store):
             raise ConfigError("%s: cannot open %s: %s" % (self._option, path, error.strerror)) from None
 
     def _make(self, path: str) -> None:
+        if os.path.islink(path) and not files.is_guarded(path):
+            raise ConfigError("--queue: %s is a link, in a directory that others than root may write: name its target" % path)
         try:
             # Made by ourselves, so that nobody else may read it.
             os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

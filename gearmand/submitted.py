@@ -217,19 +217,18 @@ class SubmittedJob(concurrent.futures.Future):
 
     # -- for the thread that reads (see `link`) --------------------------------
 
-    def answered(self, server: str, kind: int, body: bytes) -> bool:
-        """The server has taken the job, or not. Returns whether reports will follow."""
+    def answered(self, server: str, kind: int, body: bytes) -> None:
+        """The server has taken the job, or not."""
         self.server = server
         if kind != PacketType.JOB_CREATED:
             code, _, text = body.partition(b"\0")
             said = ": ".join(part.decode("utf-8", "replace") for part in (code, text) if part)
             self.end(JobRefused("%s: refused by %s: %s" % (self._name(), server, said), self.function, None, server))
-            return False
+            return
         self.handle = body.decode("utf-8", "surrogateescape")
         self.call("created", self)
         if self.background:
             self.end(None, self.handle)
-        return not self.background
 
     def reported(self, kind: int, data: bytes) -> None:
         if self.cancelled():
@@ -336,13 +335,12 @@ class Question(concurrent.futures.Future):
         super().__init__()
         self._answer = answer
 
-    def answered(self, server: str, kind: int, body: bytes) -> bool:
+    def answered(self, server: str, kind: int, body: bytes) -> None:
         if kind == self._answer:
             self.set_result(body)
         else:
             said = body[:500].replace(b"\0", b": ").decode("utf-8", "replace")
             self.end(ServerLost("%s: expected packet type %d, got %d: %s" % (server, self._answer, kind, said), server))
-        return False
 
     def end(self, error: BaseException) -> None:
         self.set_exception(error)

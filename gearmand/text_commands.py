@@ -48,6 +48,8 @@ class Control(NamedTuple):
     gatekeeper: Optional[Gatekeeper] = None
     gate: Optional[Gate] = None
     """Of the peer that asks, where it has one."""
+    asking: Optional[Peer] = None
+    """Who that is."""
 
 
 class Command(NamedTuple):
@@ -288,7 +290,7 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
         return _unknown(words[0])
     if len(words) != 3 or not _is(words[1], b"job"):
         return text.error("UNKNOWN_ERROR")
-    return text.OK if operations.cancel_job(control.broker, words[2]) else text.error("UNKNOWN_JOB")
+    return text.OK if operations.cancel_job(control.broker, words[2], control.asking) else text.error("UNKNOWN_JOB")
 
 
 def _create(control: Control, words: List[bytes]) -> Answer:

@@ -67,6 +67,11 @@ class Web:
             self._answering -= 1
             self._requests[status] = self._requests.get(status, 0) + 1
 
+    @property
+    def answering(self) -> bool:
+        """Whether a request has not been answered yet. With the broker's lock."""
+        return self._answering > 0
+
     def unsent(self) -> bool:
         """Whether an answer is under way that waits for no job any more. With the broker's lock."""
         waiting = sum(isinstance(caller, Waiter) and not caller.ended for caller in self.owner.broker.callers)

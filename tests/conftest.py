@@ -41,3 +41,20 @@ def threads_end_and_lose_nothing():
         thread.join(max(0.0, ends_at - time.monotonic()))
     left = [thread for thread in threading.enumerate() if thread not in before]
     assert not left, "threads left behind: %s" % left
+
+
+@pytest.fixture
+def start():
+    """Starts a server with options; it is stopped with the test."""
+    from gearmand import Server  # Only where it is used: coverage begins before.
+
+    servers = []
+
+    def start(**options):
+        server = Server(port=0, **options).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()

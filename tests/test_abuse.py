@@ -16,7 +16,7 @@ SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="tells threads and descriptors on Linux only")
 @pytest.mark.timeout(180)
 def test_abuses_leave_nothing_behind():
-    names = ["garbage", "oversized", "storm", "flood_of_tables", "descriptors"]
+    names = ["garbage", "oversized", "storm", "silent_tls", "flood_of_tables", "descriptors"]
     only = [word for name in names for word in ("--only", name)]
     done = subprocess.run([sys.executable, SCRIPT, "--seconds", "0.5", *only], stdout=subprocess.PIPE, timeout=170)
     lines = done.stdout.decode().splitlines()

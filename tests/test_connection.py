@@ -1,6 +1,5 @@
 """One connection to a job server, whose end the test plays."""
 
-import socket
 import threading
 import time
 
@@ -85,15 +84,6 @@ def test_receive_returns_nothing_after_its_timeout():
         assert connection.receive(0.01) == connection.receive(0) == []
         with pytest.raises(TimeoutError, match="no answer in time"):
             connection.receive_some(time.monotonic() + 0.01)
-        connection.close()
-
-
-def test_receive_returns_when_the_waker_is_readable():
-    bell, ear = socket.socketpair()
-    with ScriptedServer(listen) as server, bell, ear:
-        connection = connect(server, waker=ear)
-        threading.Timer(0.05, bell.send, (b"\0",)).start()
-        assert connection.receive(20) == []
         connection.close()
 
 

@@ -19,6 +19,7 @@ import uuid
 import pytest
 
 import databases
+from certificates import certificates
 from gearmand import Server, mysql_store, postgres_store, redis_store, remote_store
 from gearmand.config import Config
 from gearmand.errors import ConfigError, StoreError
@@ -737,27 +738,15 @@ def test_jobs_that_a_c_server_has_left_are_served(queue, tmp_path):
 # -- TLS -------------------------------------------------------------------------------
 
 
-def _certificate(directory, name, issuer, *options):
-    """NAME.pem and NAME.key, by an authority of that name."""
-    run = lambda *words: subprocess.run(("openssl", *words), cwd=directory, check=True, stderr=subprocess.DEVNULL)  # noqa: E731
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + name, "-keyout", name + ".key")
-    if issuer is None:
-        run(*new, "-x509", "-addext", "keyUsage=critical,keyCertSign", "-days", "2", "-out", name + ".pem")
-    else:
-        run(*new, "-addext", "subjectAltName=IP:127.0.0.1", "-out", name + ".csr")
-        by = ("-CA", issuer + ".pem", "-CAkey", issuer + ".key", "-CAcreateserial")
-        run("x509", "-req", "-copy_extensions", "copy", "-in", name + ".csr", *by, "-days", "2", "-out", name + ".pem")
-
-
 def _with_tls(kind):
-    """The same database server, with a certificate of the authority `ours`; `theirs` is another authority."""
+    """The same database server, with a certificate of the authority `ca`; `other-ca` is another authority."""
+    made = certificates()
 
     class WithTls(databases.KINDS[kind]):
         def make(self):
             super().make()
-            for name, issuer in (("ours", None), ("theirs", None), ("server", "ours")):
-                _certificate(self.directory, name, issuer)
-            for name in ("server.key", "server.pem"):
+            for name in ("server.key", "server.pem", "ca.pem"):
+                shutil.copy(made.path(name), self.file(name))
                 if os.getuid() == 0:
                     shutil.chown(self.file(name), "nobody")
                 os.chmod(self.file(name), 0o600)
@@ -773,21 +762,20 @@ def _with_tls(kind):
                 "mysql": ("--ssl-cert=" + certificate, "--ssl-key=" + key),
                 "redis": ("--tls-port", self.tls_port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"),
             }[kind]
-            return [*super().command(), *more, *(("--tls-ca-cert-file", self.file("ours.pem")) if kind == "redis" else ())]
+            return [*super().command(), *more, *(("--tls-ca-cert-file", self.file("ca.pem")) if kind == "redis" else ())]
 
         def address(self, authority):
             query = {"postgres": "?sslmode=verify-full&sslrootcert=%s"}.get(kind, "?ssl_ca=%s")
-            return self.url(self.tls_port).replace("redis:", "rediss:") + query % self.file(authority + ".pem")
+            return self.url(self.tls_port).replace("redis:", "rediss:") + query % made.path(authority + ".pem")
 
     return WithTls()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
 @pytest.mark.parametrize("kind", sorted(databases.KINDS))
 def test_connection_with_tls_is_to_the_database_of_that_certificate_alone(kind):
     database = _with_tls(kind)
     try:
-        store = open_store(Config(queue=database.address("ours")))
+        store = open_store(Config(queue=database.address("ca")))
         store.commit(work([row(1, workload=os.urandom(1_000_000))]))
         assert numbers_of(store) == [1]
         # It can be ended while it waits, like one without.
@@ -796,6 +784,6 @@ def test_connection_with_tls_is_to_the_database_of_that_certificate_alone(kind):
         store.commit(work([row(2)]))
         assert numbers_of(store) == [1, 2]
         store.close()
-        assert "certificate" in refusal(Config(queue=database.address("theirs")))
+        assert "certificate" in refusal(Config(queue=database.address("other-ca")))
     finally:
         database.close()

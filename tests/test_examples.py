@@ -210,6 +210,11 @@ class Stage:
         assert process.returncode == 0 and err == "", (process.returncode, out, err)
         return out
 
+    def wait_for_door(self, line):
+        """Until a server can be taken over, where a command wants that."""
+        door = os.path.join(self.directory, "run", "gearmand.pid.takeover")
+        return "--takeover" not in line or wait_until(lambda: os.path.exists(door), "it can be taken over")
+
     def workers(self, function, count=1):
         try:
             wait_until(lambda: status(self.server()).get(function, (0, 0, 0))[2] >= count, "%d workers of %s" % (count, function))
@@ -533,7 +538,28 @@ def run_http(stage, text):
     assert 'gearmand_jobs_completed_total{function="wc"} 1' in metrics
 
 
+def run_zip_archive(stage, text):
+    """Made of this checkout, in a directory of its own."""
+    making, running = text.rsplit("\n", 2)[:2]
+    stage.finished(stage.start_shell(making.replace("gearmand ", ROOT + "/gearmand ").replace("gearmand/__main__", ROOT + "/gearmand/__main__")))
+    run_server_in_the_foreground(stage, running)
+
+
+def run_takeover(stage, text):
+    _, port = free_address()
+    stage.environment["GEARMAND_PORT"] = str(port)
+    os.mkdir(os.path.join(stage.directory, "run"))
+    for directory, ours in (("/run/gearmand/", "/run/"), ("/var/lib/gearmand/", "/")):
+        assert directory in text
+        text = text.replace(directory, stage.directory + ours)
+    first, second = (stage.start_shell("exec python3 -m " + line) for line in text.splitlines() if stage.wait_for_door(line))
+    first.communicate(timeout=DEADLINE_S)
+    assert first.returncode == 0 and second.poll() is None
+
+
 SHELL_RUNS = {
+    "As a service": run_zip_archive,
+    "A new version without a gap": run_takeover,
     "HTTP, metrics": run_http,
     "Two commands": run_server_in_the_foreground,
     "A queue that survives": run_server_with_a_queue,
@@ -552,6 +578,7 @@ SHELL_RUNS = {
 }
 
 NOT_RUN = {
+    "The log": "a line of the log",
     "Two commands 2": "it would run these tests",
     "In place of the C gearmand": "a unit of systemd, and needs a system that runs it",
 }

@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from gearmand import Server
 from wire import (
     CAN_DO,
     CAN_DO_TIMEOUT,
@@ -48,21 +47,6 @@ from wire import (
 
 KILO = 1024
 MEGA = 1024 * KILO
-
-
-@pytest.fixture
-def start():
-    """Starts a server with options; it is stopped with the test."""
-    servers = []
-
-    def start(**options):
-        server = Server(port=0, **options).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
 
 
 def assert_serves(server):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from gearmand import Client, JobRefused, Server
+from gearmand import Client, JobRefused
 from gearmand.config import Config
 from gearmand.halves import Halves
 from gearmand.limits import BURST_S, IDLE_ACCOUNTS, Account, Accounts, Bounds, Bucket, Load, account_name
@@ -36,21 +36,6 @@ from wire import (
 )
 
 MEGA = 1024**2
-
-
-@pytest.fixture
-def start():
-    """Starts a server with options; it is stopped with the test."""
-    servers = []
-
-    def start(**options):
-        server = Server(port=0, **options).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
 
 
 def gone(server, connections=0):

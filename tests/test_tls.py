@@ -356,18 +356,23 @@ def test_server_with_a_ca_serves_nobody_without_its_certificate(strict, files, o
     assert_serves(strict, files)
 
 
+def shake_hands(sock, session, incoming, outgoing):
+    """The client's end, all but its last message."""
+    while True:
+        try:
+            session.do_handshake()
+            return
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+
+
 def test_first_data_may_come_with_the_end_of_the_handshake(server, files):
     """A client that waits for nothing: its request is in the packet of its last handshake message."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     session = context_of(files, None).wrap_bio(incoming, outgoing, server_hostname="localhost")
     with raw(tls_address(server)) as sock:
-        while True:
-            try:
-                session.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                sock.sendall(outgoing.read())
-                incoming.write(sock.recv(65536))
+        shake_hands(sock, session, incoming, outgoing)
         session.write(packet(ECHO_REQ, b"early"))
         sock.sendall(outgoing.read())
         incoming.write(sock.recv(65536))
@@ -425,13 +430,7 @@ def test_peer_that_has_said_goodbye_gets_its_answers_and_a_goodbye(server, files
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     session = context_of(files, None).wrap_bio(incoming, outgoing, server_hostname="localhost")
     with raw(tls_address(server)) as sock:
-        while True:
-            try:
-                session.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                sock.sendall(outgoing.read())
-                incoming.write(sock.recv(65536))
+        shake_hands(sock, session, incoming, outgoing)
         session.write(packet(ECHO_REQ, b"x" * 3000000))
         with pytest.raises(ssl.SSLWantReadError):
             session.unwrap()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -176,19 +177,24 @@ def test_socket_at_which_somebody_answers_is_left_alone(server, path):
         peer.echo()
 
 
-def test_socket_whose_backlog_is_full_is_left_alone(path):
-    with socket.socket(socket.AF_UNIX) as busy:
+@contextlib.contextmanager
+def full_backlog(path):
+    """A server there that accepts nobody."""
+    with contextlib.ExitStack() as stack:
+        busy, *callers = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(4)]
         busy.bind(path)
         busy.listen(0)
-        callers = [socket.socket(socket.AF_UNIX) for _ in range(3)]
         for caller in callers:
             caller.setblocking(False)
             caller.connect_ex(path)
+        yield
+
+
+def test_socket_whose_backlog_is_full_is_left_alone(path):
+    with full_backlog(path):
         with pytest.raises(ConfigError, match="a server answers there"):
             Server(listen=["unix:" + path])
         assert os.path.exists(path)
-        for caller in callers:
-            caller.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "directory"])
@@ -289,17 +295,9 @@ def test_client_of_a_socket_that_is_not_there_says_so(path):
 
 
 def test_client_waits_for_a_backlog_that_is_full_and_gives_up(path):
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(path)
-        busy.listen(0)
-        callers = [socket.socket(socket.AF_UNIX) for _ in range(3)]
-        for caller in callers:
-            caller.setblocking(False)
-            caller.connect_ex(path)
+    with full_backlog(path):
         with pytest.raises(ServerLost, match="timed out"):
             Admin("unix:" + path, timeout_s=0.3).version()
-        for caller in callers:
-            caller.close()
 
 
 def test_tls_is_not_spoken_over_a_unix_socket(server):

@@ -1,0 +1,199 @@
+"""What a server hands over to its successor, and how that takes it in. Pure, like the registry.
+
+    the old one                                 the new one
+    let_go: background jobs that wait go  ───▶  take_in: they wait there
+            jobs that run stay, held      ───▶  elsewhere: it knows of them
+            jobs that somebody waits for stay
+    they end                              ───▶  settle: they are removed
+    their worker is lost                  ───▶  take_back: they wait there
+
+A job that a client waits for can only be answered on the connection that it
+came by. So it stays, and so do the workers that could do it, until it has
+ended. Whoever has nothing left is dismissed, and connects again: to the new
+one, because that is who listens now.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional
+
+from gearmand.dormant import JOB_BYTES, Dormant
+from gearmand.functions import Function
+from gearmand.jobs import RUNNING, SCHEDULED, Job
+from gearmand.parties import Party
+from gearmand.registry import Registry
+from gearmand.revival import cancel, restore
+from gearmand.rows import Change, Limits, Row
+
+
+class Estate(NamedTuple):
+    """What the old server leaves."""
+
+    next_number: int
+    """That of the next job."""
+    held: Dict[int, Optional[Row]]
+    """The background jobs that stay until they end, by number; their rows where there is no store that has them."""
+    moved: List[Row]
+    """Those that go, in the order of their queues, where there is no store that has them."""
+    limits: List[Limits]
+    """What maxqueue has set, where there is no store that has it."""
+    where: Optional[str] = None
+    """What the store is called, where there is one."""
+
+
+# -- the old server ----------------------------------------------------------------
+
+
+def let_go(registry: Registry) -> Estate:
+    """Accept no more, and drop what goes."""
+    registry.handed_over = registry.draining = True
+    for (function, _), tail in registry.dormant.tails.items():
+        function.jobs -= len(tail)
+    registry.dormant.tails.clear()
+    moved = [row for function in list(registry.functions.values()) for row in _queued(registry, function)]
+    for job in list(registry.jobs.values()):
+        if job.state is SCHEDULED and _goes(job):
+            moved.append(_row(registry, job))
+            registry.forget(job)
+    held: Dict[int, Optional[Row]] = {}
+    for job in registry.jobs.values():
+        if job.background:
+            row = _row(registry, job)
+            job.rows = job.rows or (row.number,)
+            held.update(dict.fromkeys(job.rows, None if registry.stored else row))
+    limits = [Limits(function.name, *function.limits) for function in registry.functions.values() if function.limited]
+    next_number = registry.handles.reserve(1)[0][0]
+    if registry.stored:
+        return Estate(next_number, held, [], [])
+    return Estate(next_number, held, moved, limits)
+
+
+def _queued(registry: Registry, function: Function) -> Iterator[Row]:
+    """Empties the function's queues but for the jobs that somebody waits for."""
+    for queue in function.queues:
+        for entry in list(queue):
+            if type(entry) is Job:
+                if _goes(entry):
+                    yield _row(registry, entry)
+                    registry.forget(entry)
+            else:
+                yield _row(registry, registry.job_of(entry))
+                registry.plain.remove(entry[0])
+                registry.room += JOB_BYTES + len(entry[1])
+                function.jobs -= 1
+
+
+def _goes(job: Job) -> bool:
+    return job.background and not job.listeners and job.state is not RUNNING
+
+
+def _row(registry: Registry, job: Job) -> Row:
+    number = job.rows[0] if job.rows else registry.handles.number_of(job.handle)
+    if number < 0:
+        number = registry.handles.reserve(1)[0][0]
+    due_s = None if job.state is not SCHEDULED or job.entry is None else int(job.entry[0])
+    return Row(
+        number, job.handle, job.function.name, job.unique, bytes(job.workload), job.priority, due_s, registry.epoch_s,
+        job.retries, job.reducer,
+    )  # fmt: skip
+
+
+def let_go_later(registry: Registry) -> List[Change]:
+    """The jobs that have come back into a queue since, or that nobody waits for any more: they go too."""
+    gone: List[Change] = []
+    for job in list(registry.jobs.values()):
+        if _goes(job):
+            gone += [Change(number, job.handle, job.retries) for number in job.rows]
+            registry.forget(job)
+    return gone
+
+
+def is_done(registry: Registry, party: Party) -> bool:
+    """Whether a party has nothing left here, or nothing that could still be done here."""
+    if party.running or any(job.state is RUNNING or job.function.workers for job in party.listening):
+        return False
+    return party.next_queue(False) is None
+
+
+# -- the new server ------------------------------------------------------------------
+
+
+def take_in(registry: Registry, estate: Estate, still_ours: bool) -> None:
+    """Before the server serves, and where it has no store: the jobs that the old one's memory had.
+
+    `still_ours`: it is the old one itself, and what it holds runs here.
+    """
+    registry.handles.skip(estate.next_number)
+    registry.dormant = Dormant(0)
+    if not still_ours:
+        registry.elsewhere.update({number: row for number, row in estate.held.items() if row is not None})
+    for row in estate.moved:
+        _put(registry, row)
+        _without_row(registry, row)
+    for limits in estate.limits:
+        registry.functions.limit_queue(limits.function, list(limits[1:]))
+
+
+def take_stored(registry: Registry, rows: Iterable[Row], estate: Optional[Estate], still_ours: bool) -> int:
+    """The same of the jobs that a store has, with or without an old server. Returns how many."""
+    held: Dict[int, Optional[Row]] = {}
+    if estate is not None:
+        registry.handles.skip(estate.next_number)
+        held = estate.held
+    count = 0
+    for count, row in enumerate(rows, 1):
+        if row.number not in held:
+            _put(registry, row)
+        elif not still_ours:
+            registry.elsewhere[row.number] = row
+    return count
+
+
+def call_back(registry: Registry) -> None:
+    """The old server goes on."""
+    registry.handed_over = registry.draining = False
+    if not registry.stored:
+        for job in registry.jobs.values():
+            job.rows = ()
+
+
+def take_back(registry: Registry, change: Change) -> None:
+    """A job that ran at the old server waits again."""
+    row = registry.elsewhere.pop(change.number, None)
+    # One that stops leaves it in the store.
+    if row is not None and not (registry.draining and registry.stored):
+        row = row._replace(handle=change.handle, retries=change.retries)
+        _put(registry, row)
+        if not registry.stored:
+            _without_row(registry, row)
+
+
+def take_back_all(registry: Registry) -> int:
+    """The old server has ended; what it had not told the end of waits again. Returns how many."""
+    left = list(registry.elsewhere.values())
+    for row in left:
+        take_back(registry, Change(row.number, row.handle, row.retries))
+    return len(left)
+
+
+def settle(registry: Registry, number: int) -> None:
+    """A job has ended at the old server."""
+    if registry.elsewhere.pop(number, None) is None:
+        # It ended while it was handed over.
+        cancel(registry, registry.handles.of(number))
+    elif registry.stored:
+        registry.notes.removed.append(number)
+
+
+def _put(registry: Registry, row: Row) -> None:
+    """Into its queue. It was accepted long ago, so that is no event."""
+    events, registry.events = registry.events, None
+    restore(registry, row)
+    registry.events = events
+
+
+def _without_row(registry: Registry, row: Row) -> None:
+    """There is no store that has it."""
+    job = registry.jobs.get(row.handle)
+    if job is not None:
+        job.rows = ()
