@@ -83,6 +83,10 @@ class Screen:
         if self._input is not None:
             self._mode = termios.tcgetattr(self._input)
             tty.setcbreak(self._input)
+            # Else Ctrl-C may throw away what is written on leaving.
+            mode = termios.tcgetattr(self._input)
+            mode[3] |= termios.NOFLSH
+            termios.tcsetattr(self._input, termios.TCSANOW, mode)
         self._write("\x1b[?1049h\x1b[?25l")  # A screen of its own, without a cursor.
         return self
 

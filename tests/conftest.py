@@ -13,8 +13,9 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # A shell that starts this in the background has INT ignored, here and in every
-# process that a test starts.
+# process that a test starts; nohup, HUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _ENDING_S = 5.0
 

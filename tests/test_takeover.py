@@ -299,7 +299,7 @@ def test_job_that_goes_coalesces_with_what_comes(memory):
 
 def test_delayed_job_goes_with_its_time(house):
     with house.wire() as client:
-        client.send(SUBMIT_JOB_EPOCH, b"f", b"", b"%d" % (time.time() + 3), b"later")
+        client.send(SUBMIT_JOB_EPOCH, b"f", b"", b"%d" % (time.time() + 8), b"later")
         handle = client.expect(8)[0]
         client.send(SUBMIT_JOB_EPOCH, b"f", b"", b"%d" % (time.time() + 3600), b"much later")
         much_later = client.expect(8)[0]
