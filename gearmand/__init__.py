@@ -6,7 +6,7 @@ The rooms, in reading order. The job server:
     protocol, text, schedule    bytes to packets, lines, and due times
     audit                       what becomes of jobs, in words
     access, limits              who may do what; what one address, and all, may take
-    tally                       what is counted of one function
+    tally, policy               what is counted of one function, what was set for it
     jobs, functions, parties    one job, one function, one party
     deadlines, uniques          two indexes
     rows, rules, dormant        one stored job; the operator's choices; jobs that lie in the store alone

@@ -110,6 +110,67 @@ def _limit(scene: Scene, asker: Asker, values: Values) -> Answer:
     return _function(scene, asker, values)
 
 
+def _policy(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return _changed(scene, asker, values, {name: values[name] for name in _SETTINGS})
+
+
+def _pause(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return _changed(scene, asker, values, {"paused": True})
+
+
+def _resume(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return _changed(scene, asker, values, {"paused": False})
+
+
+def _changed(scene: Scene, asker: Asker, values: Values, changed: Dict[str, Any]) -> Answer:
+    try:
+        operations.change_policy(scene.control.broker, values["function"], changed)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    return _function(scene, asker, values)
+
+
+def _purge(scene: Scene, asker: Asker, values: Values) -> Answer:
+    priority = None if values["priority"] is None else operations.PRIORITIES.index(values["priority"])
+    return json_answer({"purged": operations.purge(scene.control.broker, values["function"], priority)})
+
+
+def _peek(scene: Scene, asker: Asker, values: Values) -> Answer:
+    found = operations.peek(scene.control.broker, values["function"], _some(values))
+    rows = [
+        {**job._asdict(), "priority": operations.PRIORITIES[job.priority], "workload": bytes(job.workload[:_SHOWN_BYTES]), "workload_bytes": len(job.workload)}
+        for job in found
+    ]
+    return json_answer({"jobs": rows}, as_base64=values["base64"])
+
+
+def _buried(scene: Scene, asker: Asker, values: Values) -> Answer:
+    found = operations.buried(scene.control.broker, values["function"], _some(values))
+    rows = [{**job._asdict(), "workload": bytes(job.workload[:_SHOWN_BYTES]), "workload_bytes": len(job.workload)} for job in found]
+    return json_answer({"jobs": rows}, as_base64=values["base64"])
+
+
+def _kick(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return json_answer({"kicked": operations.kick(scene.control.broker, values["function"], values["count"])})
+
+
+def _discard(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return json_answer({"discarded": operations.discard(scene.control.broker, values["function"], values["count"])})
+
+
+def _some(values: Values) -> int:
+    if not 1 <= values["count"] <= _MOST_SHOWN:
+        raise invalid("count: expected a whole number from 1 to %d" % _MOST_SHOWN)
+    count: int = values["count"]
+    return count
+
+
+_SETTINGS = ("most_running", "rate", "attempts", "backoff_s", "expiry_s", "keep_s")
+_SHOWN_BYTES = 4096
+_MOST_SHOWN = 1000
+_EVERY = 10**9
+
+
 def _no_function() -> Refused:
     return Refused(404, "UNKNOWN_FUNCTION", "there is no function of that name")
 
@@ -202,6 +263,15 @@ def _cancel(scene: Scene, asker: Asker, values: Values) -> Answer:
     return json_answer({"cancelled": values["handle"]})
 
 
+def _reprioritise(scene: Scene, asker: Asker, values: Values) -> Answer:
+    moved = operations.reprioritise(scene.control.broker, values["handle"], operations.PRIORITIES.index(values["priority"]))
+    if moved is None:
+        raise _no_job("handle")
+    if not moved:
+        raise Refused(409, "JOB_NOT_WAITING", "the job runs, or lies in the store alone")
+    return json_answer({"handle": values["handle"], "priority": values["priority"]})
+
+
 def _shown_job(asker: Asker, found: Optional[Dict[str, Any]], what: str) -> Answer:
     if found is None:
         raise _no_job(what)
@@ -258,6 +328,10 @@ def _shutdown(scene: Scene, asker: Asker, values: Values) -> Answer:
     return json_answer({"stopping": "gracefully" if graceful else "at once"}, 202, then=lambda: scene.control.shut_down(graceful))
 
 
+def _drain(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return _shutdown(scene, asker, {"graceful": True})
+
+
 def _command(scene: Scene, asker: Asker, values: Values) -> Answer:
     line = values["line"]
     if b"\n" in line or len(line) > _LINE_BYTES:
@@ -312,6 +386,8 @@ _HANDLE = Field("handle", "name", "The job's handle.", True)
 _SINCE = Field("since", "seconds", "Only what is later than that, in seconds since 1970.", default=0.0)
 _LIMIT = Field("limit", "number", "How many rows at most; truncated says whether there are more.", default=1000)
 _BASE64 = Field("base64", "flag", "Write all bytes of the answer as base64.", default=False)
+_COUNT = Field("count", "number", "How many at most.", default=10)
+_MANY = Field("count", "number", "How many at most; default: all.", default=_EVERY)
 _OF = Field("function", "name", "Of this function alone.")
 
 OPERATIONS: Tuple[Operation, ...] = (
@@ -327,6 +403,24 @@ OPERATIONS: Tuple[Operation, ...] = (
         Field("high", "number", "The limit of jobs of high priority; null: none."),
         Field("normal", "number", "That of normal priority."),
         Field("low", "number", "That of low priority."))),
+    Operation("PUT", "/functions/{function}/policy", "policy", "Set how the function's jobs are given out and tried again; what is left out is not set any more.", _policy, (
+        _FUNCTION,
+        Field("most_running", "number", "How many of its jobs may run at once; null: any number."),
+        Field("rate", "amount", "How many of its jobs are given out a second; null: as many as are asked for."),
+        Field("attempts", "number", "How often a job that fails, or whose worker is lost, is given out; then it is buried, if it is a background job. Null: --job-retries holds, and a failure is the end."),
+        Field("backoff_s", "seconds", "How long it waits before the second attempt; twice as long before each further one, an hour at most. Null: not at all."),
+        Field("expiry_s", "seconds", "How long a job may wait; then it fails. Null: for ever."),
+        Field("keep_s", "seconds", "For how long the results of background jobs are kept. Null: not at all."))),
+    Operation("POST", "/functions/{function}/pause", "pause", "Give out no jobs of the function; they are accepted, and wait.", _pause, (_FUNCTION,)),
+    Operation("POST", "/functions/{function}/resume", "resume", "Give out the function's jobs again.", _resume, (_FUNCTION,)),
+    Operation("POST", "/functions/{function}/purge", "purge", "Cancel the function's jobs that wait.", _purge, (
+        _FUNCTION, Field("priority", "high|normal|low", "Those of this priority alone."))),
+    Operation("GET", "/functions/{function}/peek", "peek", "The first jobs that wait, in the order of service, with the beginning of their workloads.", _peek, (
+        _FUNCTION, _COUNT, _BASE64)),
+    Operation("GET", "/functions/{function}/buried", "buried", "The jobs that have used their attempts up, oldest first, with the last exception.", _buried, (
+        _FUNCTION, _COUNT, _BASE64)),
+    Operation("POST", "/functions/{function}/kick", "kick", "Have buried jobs wait again, the oldest first.", _kick, (_FUNCTION, _MANY)),
+    Operation("POST", "/functions/{function}/discard", "discard", "End buried jobs, the oldest first.", _discard, (_FUNCTION, _MANY)),
     Operation("GET", "/functions/{function}/history", "status", "The last hour of a function: depth, rate and latency.", _history, (_FUNCTION, _SINCE)),
     Operation("GET", "/history", "status", "The last hour of all functions together.", _history, (_OF, _SINCE)),
     Operation("GET", "/histories", "status", "The last hour of each function that was busy in it.", _histories, (_SINCE, _LIMIT)),
@@ -344,17 +438,20 @@ OPERATIONS: Tuple[Operation, ...] = (
         Field("stream", "flag", "Answer with a line of JSON for each report of the worker, as it comes.", default=False),
         _BASE64)),
     Operation("GET", "/jobs", "jobs", "The unfinished jobs, but for stored ones that are not in memory.", _jobs, (
-        _OF, Field("state", "scheduled|queued|running", "Of this state alone."), _LIMIT)),
+        _OF, Field("state", "scheduled|queued|running|buried", "Of this state alone."), _LIMIT)),
     Operation("GET", "/jobs/{handle}", "", "The status of an unfinished job.", _job, (_HANDLE,)),
     Operation("GET", "/jobs/{handle}/result", "", "Wait for the end of an unfinished job. 202 with its status: it has not ended in time.", _result, (
         _HANDLE, Field("wait_s", "seconds", "How long to wait, an hour at most.", default=30.0), _BASE64)),
     Operation("DELETE", "/jobs/{handle}", "cancel", "End a job; whoever waits for it gets WORK_FAIL.", _cancel, (_HANDLE,)),
+    Operation("POST", "/jobs/{handle}/priority", "reprioritise", "Move a job that waits to another priority.", _reprioritise, (
+        _HANDLE, Field("priority", "high|normal|low", "Which one.", True))),
     Operation("GET", "/uniques/{unique}", "", "The status of the unfinished job of a unique, whatever its function.", _unique, (
         Field("unique", "name", "The unique.", True),)),
     Operation("GET", "/workers", "workers", "The connections that can do functions, with the jobs that they run.", _workers, (_LIMIT,)),
     Operation("GET", "/clients", "clients", "The other connections, and all that wait for jobs.", _clients, (_LIMIT,)),
     Operation("POST", "/shutdown", "shutdown", "Stop the server.", _shutdown, (
         Field("graceful", "flag", "When its work is done, not at once.", default=False),)),
+    Operation("POST", "/drain", "drain", "Take no new jobs, finish those that there are, and stop.", _drain),
     Operation("POST", "/command", "", "Any command of the administrative protocol, answered in plain text.", _command, (
         Field("line", "name", "The command as one line.", True),)),
 )  # fmt: skip

@@ -20,7 +20,7 @@ _DIGITS = 20
 class Field(NamedTuple):
     name: str
     kind: str
-    """bytes, name (some bytes, no NUL), number, seconds, flag, or words with | between them."""
+    """bytes, name (some bytes, no NUL), number, seconds, amount, flag, or words with | between them."""
     help: str
     required: bool = False
     default: Any = None
@@ -125,6 +125,7 @@ def _word(field: Field, given: Any) -> str:
 
 
 _KINDS: Dict[str, Callable[[Field, Any], Any]] = {
+    "amount": _seconds,
     "bytes": _bytes,
     "name": _name,
     "number": _number,
@@ -136,6 +137,7 @@ _WANTED = {
     "name": 'some text without a NUL, or {"base64": "..."}',
     "number": "a whole number",
     "seconds": "a number of seconds, 0 or more",
+    "amount": "a number, 0 or more",
     "flag": "true or false",
 }
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
+from gearmand import audit
 from gearmand.audit import ABANDONED, ACCEPTED, ASSIGNED, FAILED, REQUEUED, Event
 from gearmand.deadlines import Deadlines
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function, Functions, PlainEntry
-from gearmand.jobs import ASSIGN, END, QUEUED, REQUEUE, RUNNING, Handles, Job, Workload
+from gearmand.jobs import ASSIGN, BURIED, BURY, END, HOLD_BACK, KICK, QUEUED, REQUEUE, RUNNING, Handles, Job, Workload
 from gearmand.limits import Load
 from gearmand.parties import Party
 from gearmand.plain import Plain
+from gearmand.policy import Burial, no_burial, of_burial
 from gearmand.protocol import PacketType
 from gearmand.rows import Notes, Row
 from gearmand.rules import Rules
@@ -76,6 +78,11 @@ class Books:
         # monotonic clock.
         self._due = Deadlines()
         self._timeouts = Deadlines()
+        # Of functions, monotonic: when one that has given out what its rate
+        # allows may give out more, and when one's jobs are to be looked at
+        # for those that have waited too long.
+        self._openings = Deadlines()
+        self.sweeps = Deadlines()
         # Who waits for plain and dormant jobs, by their numbers. Whoever takes
         # such a job away without a worker tells them.
         self.awaited: Dict[int, List[Party]] = {}
@@ -127,14 +134,16 @@ class Books:
 
     # -- one job's moves -----------------------------------------------------
 
-    def enqueue(self, job: Job, since: Optional[float] = None) -> None:
+    def enqueue(self, job: Job, since: Optional[float] = None, again: bool = False) -> None:
         """Put a job that is on the books into its queue, and wake whom it needs. `since`: when it came there, if not now."""
         job.since = self.now if since is None else since
-        job.function.queues[job.priority].push(job)
+        job.function.queues[job.priority].push(job, again)
         self._make_known(job.function, job.priority)
 
     def _make_known(self, function: Function, priority: int) -> None:
         """There is a new job in a queue."""
+        if not function.open:
+            return
         unaware = function.unaware[priority]
         if unaware:
             for party in unaware:
@@ -154,13 +163,15 @@ class Books:
         party.running[job.handle] = job
         function.running += 1
         self.running += 1
+        if function.policy is not None:
+            self._count_given_out(function)
         self._start_timeout(job)
 
     def _start_timeout(self, job: Job) -> None:
         assert job.worker is not None
         ability = job.worker.abilities.get(job.function)
         if ability is not None and ability.timeout_s is not None:
-            self._add_deadline(self._timeouts, self.now + ability.timeout_s, job)
+            job.entry = self.add_deadline(self._timeouts, self.now + ability.timeout_s, job)
 
     def _held(self, party: Party, handle: bytes) -> Optional[Job]:
         """The job that the party runs, or gets back because it waits again after the party's timeout."""
@@ -169,7 +180,7 @@ class Books:
             if handle not in party.past:
                 return None
             job = self.jobs.get(handle)
-            if job is None or job.state is not QUEUED:
+            if job is None or job.state is not QUEUED or job.was_reported:
                 return None
             self._take_out(job)
             self._assign(job, party)
@@ -181,32 +192,119 @@ class Books:
 
     def _lose(self, job: Job) -> None:
         """Its worker is gone or too late: another attempt, where anybody wants it and any is left."""
-        job.retries += 1
-        self.notes.differs(job)
-        job.numerator = job.denominator = 0
-        tally = job.function.counted()
+        job.was_reported = False
         if not job.wanted:
-            tally.abandoned += 1
+            job.function.counted().abandoned += 1
             if self.events is not None:
                 self.note(ABANDONED, job, job.worker)
             self._end(job)
-        elif self._rules.attempts is not None and job.retries >= self._rules.attempts:
-            tally.failed += 1
-            self.note_failure(job, "failed", b"its attempts were used up: %d" % job.retries)
-            self._fail(job, FAILED, job.worker)
+        elif not self._tries_again(job):
+            why = b"its attempts were used up: %d" % job.retries
+            job.function.counted().failed += 1
+            self.note_failure(job, "failed", why)
+            self._fail(job, FAILED, job.worker, why)
+
+    def _tries_again(self, job: Job) -> bool:
+        """After an attempt without a good end: another one, where one is left."""
+        policy = job.function.policy
+        job.retries += 1
+        self.notes.differs(job)
+        job.numerator = job.denominator = 0
+        own = None if policy is None else policy.attempts
+        attempts = self._rules.attempts if own is None else own
+        if attempts is not None and job.retries >= attempts:
+            return False
+        job.function.counted().retried += 1
+        if self.events is not None:
+            self.note(REQUEUED, job, job.worker)
+        self._take_out(job)
+        delay_s = 0.0 if policy is None else policy.delay_s(job.handle, job.retries)
+        if delay_s:
+            job.state = HOLD_BACK[job.state]
+            self._hold_back(job, self.epoch_s + delay_s)
         else:
-            tally.retried += 1
-            if self.events is not None:
-                self.note(REQUEUED, job, job.worker)
-            self._take_out(job)
             job.state = REQUEUE[job.state]
             self.enqueue(job)
+        return True
 
-    def _fail(self, job: Job, what: str, party: Optional[Party]) -> None:
+    def _hold_back(self, job: Job, due_s: float) -> None:
+        job.function.scheduled += 1
+        job.entry = self.add_deadline(self._due, due_s, job)
+
+    def _fail(self, job: Job, what: str, party: Optional[Party], why: Optional[bytes] = None) -> None:
+        """`why`: where it has used its attempts up."""
         if self.events is not None:
             self.note(what, job, party)
         self._tell(job, WORK_FAIL, job.handle)
-        self._end(job)
+        if why is None:
+            self._end(job)
+        else:
+            self._bury_or_end(job, why)
+
+    # -- what was set for a function ---------------------------------------------
+
+    def _count_given_out(self, function: Function) -> None:
+        policy = function.policy
+        if policy is not None and policy.rate is not None:
+            function.next_at = policy.next_at(self.now, function.next_at)
+        if policy is not None and (policy.rate is not None or policy.most_running is not None):
+            self.reconsider(function)
+
+    def reconsider(self, function: Function) -> None:
+        """Have the function give out jobs, or not, as what was set for it says now. Wakes whom it needs then."""
+        policy, was_open = function.policy, function.open
+        function.open = policy is None or not (
+            policy.paused
+            or (policy.most_running is not None and function.running >= policy.most_running)
+            or (policy.rate is not None and function.next_at > self.now)
+        )
+        if function.open and not was_open:
+            for priority, queue in enumerate(function.queues):
+                if queue.live:
+                    self._make_known(function, priority)
+            for _ in range(min(function.queued - function.claims, len(function.sleepers))):
+                self.wakeups.wake(function, self.now)
+        elif not function.open and function.opens is None and function.next_at > self.now:
+            function.opens = self.add_deadline(self._openings, function.next_at, function)
+
+    def _bury_or_end(self, job: Job, why: Workload) -> None:
+        """After its last attempt has failed, and its listeners have been told."""
+        policy = job.function.policy
+        if policy is None or policy.attempts is None or not job.background:
+            self._end(job)
+            return
+        if self.events is not None:
+            self.note(audit.BURIED, job, job.worker)
+        self._take_out(job)
+        job.state = BURY[job.state]
+        job.function.counted().buried += 1
+        self._forget_listeners(job)
+        self._forget_unique(job)
+        burial = Burial(self.epoch_s, bytes(why[:FAILURE_BYTES]))
+        self.notes.settings += [of_burial(number, burial) for number in job.rows]
+        self.lay(job, burial)
+
+    def lay(self, job: Job, burial: Burial) -> None:
+        """Put a job that is BURIED where it belongs. A submission of its unique is another job."""
+        function = job.function
+        function.jobs -= 1
+        if function.buried is None:
+            function.buried = {}
+        function.buried[job.handle] = burial
+        job.since = self.now
+
+    def kick(self, job: Job) -> None:
+        """A buried job waits again, with all its attempts."""
+        if self.events is not None:
+            self.note(audit.KICKED, job, None)
+        self._take_out(job)
+        job.state = KICK[job.state]
+        job.retries = 0
+        self.notes.differs(job)
+        key = key_of(job.unique, job.workload) if job.unique else None
+        if key is not None and self.uniques.find(key, job.function) is None:
+            self.uniques.add(key, job)
+        self.enqueue(job, again=True)
 
     def note_failure(self, job: Job, kind: str, data: Workload) -> None:
         name = job.function.name
@@ -224,18 +322,24 @@ class Books:
         if job.rows:
             self.notes.removed += job.rows
             self.dormant.bytes -= JOB_BYTES + len(job.workload)
-        if job.listeners is not None:
-            for listener in job.listeners:
-                del listener.listening[job]
-            job.listeners = None
-        if job.unique:
-            key = key_of(job.unique, job.workload)
-            if key is not None:
-                self.uniques.remove(key, job)
+        self._forget_listeners(job)
+        self._forget_unique(job)
         # A dead entry in a queue may keep the job for a while, not its bytes.
         job.workload = b""
         if not function.jobs and not function.workers:
             self.functions.note_if_idle(function)
+
+    def _forget_listeners(self, job: Job) -> None:
+        if job.listeners is not None:
+            for listener in job.listeners:
+                del listener.listening[job]
+            job.listeners = None
+
+    def _forget_unique(self, job: Job) -> None:
+        """Which is another job's by now, if this one was buried meanwhile."""
+        key = key_of(job.unique, job.workload) if job.unique else None
+        if key is not None and self.uniques.find(key, job.function) is job:
+            self.uniques.remove(key, job)
 
     def forget(self, job: Job) -> None:
         """Off the books; its rows stay where they are."""
@@ -256,10 +360,17 @@ class Books:
             self.running -= 1
             if job.entry is not None:
                 self._timeouts.call_off(job.entry)
+            if not function.open:
+                self.reconsider(function)
         elif state is QUEUED:
             function.queues[job.priority].remove(job)
             if self.dormant.tails:
                 self.look_after(function, job.priority)
+        elif state is BURIED:
+            assert function.buried is not None
+            del function.buried[job.handle]
+            function.jobs += 1
+            self.notes.settings += map(no_burial, job.rows)
         else:
             function.scheduled -= 1
             self._due.call_off(job.entry)
@@ -272,7 +383,9 @@ class Books:
                 for _ in range(times):
                     listener.post(kind, body)
 
-    def _add_deadline(self, deadlines: Deadlines, due: float, job: Job) -> None:
-        job.entry = deadlines.add(due, job)
+    def add_deadline(self, deadlines: Deadlines, due: float, item: Any) -> List[Any]:
+        """An entry for the item; `sooner` where it is the next one."""
+        entry = deadlines.add(due, item)
         if deadlines.next_due() == due:
             self._deadlines_sooner = True
+        return entry

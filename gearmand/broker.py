@@ -36,6 +36,7 @@ from gearmand.peer import Peer
 from gearmand.registry import Registry
 from gearmand.revival import Kept, expect, give_up
 from gearmand.rows import Notes, Row, Submission
+from gearmand.steering import sweep
 
 Result = TypeVar("Result")
 
@@ -185,7 +186,7 @@ class Broker:
         At least every `longest_s` it calls `each_time`, without the lock.
         """
         while not stopping():
-            self.turn(Registry.tick)
+            self.turn(_tick)
             each_time()
             with self.lock:
                 self.registry.now = self._clock()
@@ -197,3 +198,9 @@ class Broker:
 
 # Many deadlines close together are done together.
 _SHORTEST_WAIT_S = 0.005
+
+
+def _tick(registry: Registry) -> None:
+    """What is due."""
+    registry.tick()
+    sweep(registry)

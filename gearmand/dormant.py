@@ -79,6 +79,15 @@ class Tail:
             del self.numbers[at]
         return at is not None
 
+    def drop_last(self, most: int) -> List[int]:
+        at = max(self.first, len(self.numbers) - most)
+        dropped = self.numbers[at:].tolist()
+        del self.numbers[at:]
+        if len(dropped) < most:
+            dropped += self.coming
+            self.coming = []
+        return dropped
+
     def _place(self, number: int) -> Optional[int]:
         # Nearly in order: rows are numbered before they are stored, so
         # neighbours of different peers may have changed places.
@@ -140,6 +149,16 @@ class Dormant:
     def find(self, number: int) -> Optional[Tuple["Function", int]]:
         """The queue of a dormant job."""
         return next((key for key, tail in self.tails.items() if tail.find(number)), None)
+
+    def drop_last(self, function: "Function", priority: int, most: int) -> List[int]:
+        """Take the last ones of a queue out, so many at most. Returns their numbers."""
+        tail = self.tails.get((function, priority))
+        if tail is None:
+            return []
+        numbers = tail.drop_last(most)
+        if not len(tail):
+            del self.tails[function, priority]
+        return numbers
 
     def remove(self, number: int) -> Optional["Function"]:
         """Take a dormant job out. Returns its function; `None`: there is none of that number."""

@@ -12,6 +12,7 @@ from urllib.parse import quote_from_bytes
 from gearmand.functions import Function
 from gearmand.jobs import Job, JobState, Priority
 from gearmand.parties import Party
+from gearmand.policy import NOTHING
 from gearmand.registry import Registry
 from gearmand.revival import waits
 from gearmand.tally import Tally
@@ -34,6 +35,9 @@ def of_function(registry: Registry, function: Function) -> Dict[str, Any]:
         "workers": len(function.workers),
         "oldest_s": oldest_s(registry, function),
         "limits": dict(zip(PRIORITIES, function.limits)),
+        "paused": function.policy is not None and function.policy.paused,
+        "policy": (function.policy or NOTHING)._asdict(),
+        "buried": len(function.buried or ()),
         "submitted": function.submitted,
         "coalesced": tally.coalesced,
         "completed": tally.completed,
@@ -43,6 +47,8 @@ def of_function(registry: Registry, function: Function) -> Dict[str, Any]:
         "abandoned": tally.abandoned,
         "retried": tally.retried,
         "timed_out": tally.timed_out,
+        "expired": tally.expired,
+        "ever_buried": tally.buried,
         "waits": tally.waits.figures(),
         "runs": tally.runs.figures(),
     }

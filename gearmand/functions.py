@@ -15,7 +15,8 @@ sees to its return.
 
 Hence, for every party that can do the function and per priority: either the
 function is in its `ready` list or the party is in `unaware`, never both; and a
-queue that is not empty has nobody unaware of it.
+queue that is not empty has nobody unaware of it, unless the function is not
+`open`: then it gives out nothing, and counts as empty.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from gearmand.jobs import ENDED, Job, Priority
+from gearmand.policy import Burial, Policy
 from gearmand.tally import Tally
 
 if TYPE_CHECKING:
@@ -56,9 +58,9 @@ class Queue:
         """What `pop` would return, one after another."""
         return filter(None, map(self._alive, self._entries))
 
-    def push(self, job: Job) -> None:
-        """Put `job` at the tail."""
-        if job.retries:
+    def push(self, job: Job, again: bool = False) -> None:
+        """Put `job` at the tail. `again`: it has been in a queue before, as one with retries has."""
+        if job.retries or again:
             job.entry = [job]
             self._entries.append(job.entry)
         else:
@@ -103,6 +105,14 @@ class Queue:
             job.entry = None
         self._one_less()
 
+    def withdraw(self, job: Job) -> None:
+        """Take out a job that is to live on. Looks at the whole queue where the job came there first (measured: 50 ms in a million)."""
+        if job.entry is None:
+            self._entries.remove(job)
+            self.live -= 1
+        else:
+            self.remove(job)
+
     def remove_plain(self, number: int) -> None:
         """Take the plain job of that number out wherever it stands."""
         self._gone.add(number)
@@ -136,7 +146,7 @@ class Function:
 
     __slots__ = (
         "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
-        "limited", "submitted", "tally",
+        "limited", "submitted", "tally", "policy", "open", "next_at", "opens", "sweeps", "buried",
     )  # fmt: skip
 
     def __init__(self, name: bytes, limits: Limits = [None for _ in Priority]) -> None:
@@ -161,6 +171,17 @@ class Function:
         # anything has.
         self.submitted = 0
         self.tally: Optional[Tally] = None
+        # What was set for it; and whether it gives out jobs at this moment,
+        # which `Books.reconsider` sees to.
+        self.policy: Optional[Policy] = None
+        self.open = True
+        # Where there is a rate: when the next job may be given out. And the
+        # deadlines of that, and of its jobs' expiry, where there are any.
+        self.next_at = 0.0
+        self.opens: Optional[List[Any]] = None
+        self.sweeps: Optional[List[Any]] = None
+        # Why, by handle; oldest first. They are none of its `jobs`.
+        self.buried: Optional[Dict[bytes, Burial]] = None
 
     def __repr__(self) -> str:
         return "<Function %s>" % self.name.decode("utf-8", "backslashreplace")
@@ -175,11 +196,16 @@ class Function:
     def queued(self) -> int:
         """Jobs that a worker could take now."""
         high, normal, low = self.queues
-        return high.live + normal.live + low.live
+        return high.live + normal.live + low.live if self.open else 0
 
     @property
     def used(self) -> bool:
-        return bool(self.jobs or self.pending or self.workers)
+        return bool(self.jobs or self.pending or self.workers or self.buried)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything was set for it that is to be remembered."""
+        return self.limited or self.policy is not None
 
     def is_full(self, limit: int) -> bool:
         return self.jobs + self.pending >= limit
@@ -238,7 +264,7 @@ class Functions(Dict[bytes, Function]):
         self._idle.move_to_end(function)
         if len(self._idle) > IDLE_FUNCTIONS:
             oldest, _ = self._idle.popitem(last=False)
-            if not (oldest.used or oldest.limited):
+            if not (oldest.used or oldest.is_set):
                 self._forget(oldest)
 
     def _forget(self, function: Function) -> None:

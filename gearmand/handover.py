@@ -15,15 +15,17 @@ one, because that is who listens now.
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function
-from gearmand.jobs import RUNNING, SCHEDULED, Job
+from gearmand.jobs import BURIED, RUNNING, SCHEDULED, Job
 from gearmand.parties import Party
 from gearmand.registry import Registry
 from gearmand.revival import cancel, restore
-from gearmand.rows import Change, Limits, Row
+from gearmand.policy import Burial, of_burial
+from gearmand.rows import Change, Row, Setting
+from gearmand.steering import restore_buried, restore_functions, restored, setting_of
 
 
 class Estate(NamedTuple):
@@ -35,8 +37,8 @@ class Estate(NamedTuple):
     """The background jobs that stay until they end, by number; their rows where there is no store that has them."""
     moved: List[Row]
     """Those that go, in the order of their queues, where there is no store that has them."""
-    limits: List[Limits]
-    """What maxqueue has set, where there is no store that has it."""
+    settings: List[Setting]
+    """What was set, where there is no store that has it."""
     where: Optional[str] = None
     """What the store is called, where there is one."""
 
@@ -51,9 +53,14 @@ def let_go(registry: Registry) -> Estate:
         function.jobs -= len(tail)
     registry.dormant.tails.clear()
     moved = [row for function in list(registry.functions.values()) for row in _queued(registry, function)]
+    settings = [setting_of(function) for function in registry.functions.values() if function.is_set]
     for job in list(registry.jobs.values()):
-        if job.state is SCHEDULED and _goes(job):
-            moved.append(_row(registry, job))
+        if job.state in (SCHEDULED, BURIED) and _goes(job):
+            row = _row(registry, job)
+            if job.state is BURIED:
+                assert job.function.buried is not None
+                settings.append(of_burial(row.number, job.function.buried[job.handle]))
+            moved.append(row)
             registry.forget(job)
     held: Dict[int, Optional[Row]] = {}
     for job in registry.jobs.values():
@@ -61,11 +68,10 @@ def let_go(registry: Registry) -> Estate:
             row = _row(registry, job)
             job.rows = job.rows or (row.number,)
             held.update(dict.fromkeys(job.rows, None if registry.stored else row))
-    limits = [Limits(function.name, *function.limits) for function in registry.functions.values() if function.limited]
     next_number = registry.handles.reserve(1)[0][0]
     if registry.stored:
         return Estate(next_number, held, [], [])
-    return Estate(next_number, held, moved, limits)
+    return Estate(next_number, held, moved, settings)
 
 
 def _queued(registry: Registry, function: Function) -> Iterator[Row]:
@@ -103,7 +109,7 @@ def let_go_later(registry: Registry) -> List[Change]:
     gone: List[Change] = []
     for job in list(registry.jobs.values()):
         if _goes(job):
-            gone += [Change(number, job.handle, job.retries) for number in job.rows]
+            gone += [Change(number, job.handle, job.retries, job.priority) for number in job.rows]
             registry.forget(job)
     return gone
 
@@ -127,14 +133,16 @@ def take_in(registry: Registry, estate: Estate, still_ours: bool) -> None:
     registry.dormant = Dormant(0)
     if not still_ours:
         registry.elsewhere.update({number: row for number, row in estate.held.items() if row is not None})
+    found = restored(estate.settings)
     for row in estate.moved:
-        _put(registry, row)
+        _put(registry, row, found.burials)
         _without_row(registry, row)
-    for limits in estate.limits:
-        registry.functions.limit_queue(limits.function, list(limits[1:]))
+    restore_functions(registry, found.functions)
 
 
-def take_stored(registry: Registry, rows: Iterable[Row], estate: Optional[Estate], still_ours: bool) -> int:
+def take_stored(
+    registry: Registry, rows: Iterable[Row], burials: Dict[int, Burial], estate: Optional[Estate], still_ours: bool
+) -> int:
     """The same of the jobs that a store has, with or without an old server. Returns how many."""
     held: Dict[int, Optional[Row]] = {}
     if estate is not None:
@@ -143,7 +151,7 @@ def take_stored(registry: Registry, rows: Iterable[Row], estate: Optional[Estate
     count = 0
     for count, row in enumerate(rows, 1):
         if row.number not in held:
-            _put(registry, row)
+            _put(registry, row, burials)
         elif not still_ours:
             registry.elsewhere[row.number] = row
     return count
@@ -162,7 +170,7 @@ def take_back(registry: Registry, change: Change) -> None:
     row = registry.elsewhere.pop(change.number, None)
     # One that stops leaves it in the store.
     if row is not None and not (registry.draining and registry.stored):
-        row = row._replace(handle=change.handle, retries=change.retries)
+        row = row._replace(handle=change.handle, retries=change.retries, priority=change.priority)
         _put(registry, row)
         if not registry.stored:
             _without_row(registry, row)
@@ -172,7 +180,7 @@ def take_back_all(registry: Registry) -> int:
     """The old server has ended; what it had not told the end of waits again. Returns how many."""
     left = list(registry.elsewhere.values())
     for row in left:
-        take_back(registry, Change(row.number, row.handle, row.retries))
+        take_back(registry, Change(row.number, row.handle, row.retries, row.priority))
     return len(left)
 
 
@@ -185,10 +193,13 @@ def settle(registry: Registry, number: int) -> None:
         registry.notes.removed.append(number)
 
 
-def _put(registry: Registry, row: Row) -> None:
+def _put(registry: Registry, row: Row, burials: Mapping[int, Burial] = {}) -> None:
     """Into its queue. It was accepted long ago, so that is no event."""
     events, registry.events = registry.events, None
-    restore(registry, row)
+    if row.number in burials:
+        restore_buried(registry, row, burials[row.number])
+    else:
+        restore(registry, row)
     registry.events = events
 
 

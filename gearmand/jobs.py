@@ -8,7 +8,9 @@ The life of a job:
                └───────────────────────────────────────▶ QUEUED ──grab──▶ RUNNING
                                                            ▲                 │
                                                            └────requeue──────┘
-    QUEUED, SCHEDULED, RUNNING ──complete, fail, cancel, abandon──▶ ENDED
+    RUNNING ──hold back──▶ SCHEDULED     it has failed, and has another attempt later
+    RUNNING ──bury──▶ BURIED ──kick──▶ QUEUED
+    all of them ──complete, fail, cancel, abandon──▶ ENDED
 
 Each verb is one literal dict from the state before to the state after; a move
 that is not in its dict is a KeyError, that is, a bug of ours.
@@ -33,6 +35,8 @@ class JobState(enum.IntEnum):
     """A worker holds it."""
     ENDED = 3
     """Off the books: no table but a worker's memory of handles knows it."""
+    BURIED = 4
+    """Has used its attempts up, and waits for a person."""
 
 
 class Priority(enum.IntEnum):
@@ -43,12 +47,15 @@ class Priority(enum.IntEnum):
     LOW = 2
 
 
-SCHEDULED, QUEUED, RUNNING, ENDED = JobState
+SCHEDULED, QUEUED, RUNNING, ENDED, BURIED = JobState
 
 DUE = {SCHEDULED: QUEUED}
 ASSIGN = {QUEUED: RUNNING}
 REQUEUE = {RUNNING: QUEUED}
-END = {SCHEDULED: ENDED, QUEUED: ENDED, RUNNING: ENDED}
+HOLD_BACK = {RUNNING: SCHEDULED}
+BURY = {RUNNING: BURIED}
+KICK = {BURIED: QUEUED}
+END = {SCHEDULED: ENDED, QUEUED: ENDED, RUNNING: ENDED, BURIED: ENDED}
 
 Workload = Union[bytes, memoryview]
 
@@ -76,6 +83,7 @@ class Job:
         "rows",
         "entry",
         "since",
+        "was_reported",
     )
 
     def __init__(
@@ -112,6 +120,9 @@ class Job:
         self.entry: Optional[list[Any]] = None
         # When it came to its queue, or to its worker (monotonic seconds).
         self.since = 0.0
+        # Whether its worker said that its last attempt failed, so that no
+        # further report of that worker's is about the job.
+        self.was_reported = False
 
     def __repr__(self) -> str:
         return "<Job %s %s %s>" % (

@@ -31,7 +31,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from gearmand.dormant import Wanted
 from gearmand.errors import StoreError, Unstorable
-from gearmand.rows import Change, Limits, Notes, Row
+from gearmand.rows import Change, Notes, Row, Setting
 from gearmand.store import Store, Work
 from gearmand.tally import Histogram
 
@@ -69,7 +69,7 @@ class Keeper:
         self._under_way = Work((), (), (), ())
         self._removed: List[int] = []
         self._changed: Dict[int, Change] = {}
-        self._limits: Dict[bytes, Limits] = {}
+        self._settings: Dict[bytes, Setting] = {}
         self._wanted: List[Wanted] = []
         # Those that could not be fetched; like ends, they wait a while after a failure.
         self._postponed: List[Wanted] = []
@@ -101,7 +101,7 @@ class Keeper:
         with self._work:
             self._abandoned = True
             self._committed.notify_all()
-            parts = (*self._under_way, self._batch.rows, self._removed, self._changed, self._limits)
+            parts = (*self._under_way, self._batch.rows, self._removed, self._changed, self._settings)
             return sum(map(len, parts))
 
     def keep(self, rows: Sequence[Row]) -> Dict[int, StoreError]:
@@ -125,7 +125,7 @@ class Keeper:
         return {number: failures[number] for number in numbers if number in failures} if failures else failures
 
     def note(self, notes: Notes) -> bool:
-        """Jobs have ended, or become different: soon stored. Others are wanted from the store. False: the store is closed."""
+        """Jobs have ended, or become different, or something has been set: soon stored. Others are wanted from the store. False: the store is closed."""
         with self._work:
             if self._closed:
                 return False
@@ -135,12 +135,9 @@ class Keeper:
             self._removed += notes.removed
             for change in notes.changed:
                 self._changed[change.number] = change
+            for setting in notes.settings:
+                self._settings[setting.key] = setting
         return True
-
-    def note_limits(self, limits: Limits) -> None:
-        with self._work:
-            self._limits[limits.function] = limits
-            self._work.notify()
 
     def figures(self) -> Dict[str, Any]:
         """For a person: how long transactions took, how many failed, and whether the last one did; what waits for one; the store's size."""
@@ -195,7 +192,7 @@ class Keeper:
     def _is_over(self, failed: bool) -> bool:
         """Whether to end, which it does not while there is something to commit that can be."""
         with self._work:
-            self._closed = failed or not (self._removed or self._changed or self._limits)
+            self._closed = failed or not (self._removed or self._changed or self._settings)
             return self._closed
 
     def _fetch(self, wanted: List[Wanted]) -> List[Wanted]:
@@ -215,12 +212,12 @@ class Keeper:
 
     @property
     def _is_dirty(self) -> bool:
-        return bool(self._removed or self._changed or self._limits or self._postponed)
+        return bool(self._removed or self._changed or self._settings or self._postponed)
 
     def _take(self) -> "tuple[_Batch, Work]":
         batch, self._batch = self._batch, _Batch()
-        work = Work(batch.rows, list(self._changed.values()), self._removed, list(self._limits.values()))
-        self._removed, self._changed, self._limits = [], {}, {}
+        work = Work(batch.rows, list(self._changed.values()), self._removed, list(self._settings.values()))
+        self._removed, self._changed, self._settings = [], {}, {}
         self._under_way = work
         return batch, work
 
@@ -230,7 +227,7 @@ class Keeper:
         if len(self._removed) < _MOST_DOUBTFUL:
             self._removed += [row.number for row in work.added]
         self._changed = {**{change.number: change for change in work.changed}, **self._changed}
-        self._limits = {**{limits.function: limits for limits in work.limits}, **self._limits}
+        self._settings = {**{setting.key: setting for setting in work.settings}, **self._settings}
 
     def _commit(self, work: Work, failures: Dict[int, StoreError]) -> bool:
         """Whether it is done, but for rows that the store cannot take; which rows are not stored goes into `failures`."""

@@ -12,6 +12,7 @@ from gearmand.handover import Estate, take_in, take_stored
 from gearmand.keeper import Keeper
 from gearmand.registry import Registry
 from gearmand.revival import awake, restore
+from gearmand.steering import restore_functions, restored
 from gearmand.store import Store, Work
 from gearmand.stores import open_store
 
@@ -54,14 +55,16 @@ def load(
 
 
 def _restore(registry: Registry, store: Store, log: logging.Logger, estate: Optional[Estate], still_ours: bool) -> None:
-    count = take_stored(registry, store.load(), estate, still_ours)
+    try:
+        found = restored(store.load_settings())
+    except ValueError as error:
+        raise StoreError("%s: %s" % (store.where, error)) from None
+    count = take_stored(registry, store.load(), found.burials, estate, still_ours)
     # Its rows get numbers after all those that there are.
     taken_over = store.take_over(lambda: registry.handles.reserve(1)[0])
     for row in taken_over:
         restore(registry, row)
-    # After the jobs, which were accepted whatever the limits are now.
-    for limits in store.load_limits():
-        registry.functions.limit_queue(limits.function, list(limits[1:]))
+    restore_functions(registry, found.functions)
     registry.stored = True
     log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
     if taken_over:
@@ -74,4 +77,4 @@ def _store_estate(store: Store, estate: Estate) -> None:
     taken = {row.number for row in store.load()} if rows else set()
     if any(row.number in taken for row in rows):
         raise ConfigError("%s has jobs already, of the same numbers as those of the server that runs" % store.where)
-    store.commit(Work(rows, (), (), estate.limits))
+    store.commit(Work(rows, (), (), estate.settings))

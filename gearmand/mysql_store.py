@@ -3,7 +3,7 @@
 Tables named after the one that the C server uses, T:
 
     T_jobs     the rows
-    T_limits   what maxqueue has set
+    T_settings what has been set for functions, and the like
     T_owner    the server that has the queue
     T          the C server's own, if there is one: its rows are taken over at the start
 
@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from gearmand.c_queue import row_of_c
 from gearmand.errors import ConfigError
 from gearmand.remote_store import CONNECTING_S, HUNG_S, LOCK_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver
-from gearmand.rows import Limits, Row
+from gearmand.rows import Row, Setting
 from gearmand.store import Numbers, Work, ranges_of
 
 _VERSION = 1
@@ -37,8 +37,8 @@ _CREATE = (
     """CREATE TABLE IF NOT EXISTS {t}_jobs (number BIGINT PRIMARY KEY, handle BLOB NOT NULL, `function` BLOB NOT NULL,
  uniq BLOB NOT NULL, workload LONGBLOB NOT NULL, priority SMALLINT NOT NULL, due BIGINT, submitted DOUBLE NOT NULL,
  retries BIGINT NOT NULL, reducer BLOB) ENGINE=InnoDB""",
-    """CREATE TABLE IF NOT EXISTS {t}_limits (id BINARY(32) PRIMARY KEY, `function` BLOB NOT NULL, high BIGINT, normal BIGINT,
- low BIGINT) ENGINE=InnoDB""",
+    """CREATE TABLE IF NOT EXISTS {t}_settings (id BINARY(32) PRIMARY KEY, name BLOB NOT NULL, value MEDIUMBLOB)
+ ENGINE=InnoDB""",
     """CREATE TABLE IF NOT EXISTS {t}_owner (one SMALLINT PRIMARY KEY, version INT NOT NULL, owner VARCHAR(64) NOT NULL)
  ENGINE=InnoDB""",
 )
@@ -101,7 +101,7 @@ class MysqlStore(RemoteStore):
         if database is None:
             raise ConfigError("--queue: %s names no database" % self.where)
         # Only where it is needed: it takes the right to make tables.
-        names = ",".join("'%s_%s'" % (self._table, each) for each in ("jobs", "limits", "owner"))
+        names = ",".join("'%s_%s'" % (self._table, each) for each in ("jobs", "settings", "owner"))
         there = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN (%s)" % names
         if _first_of(self._run(there.encode())) < len(_CREATE):
             for statement in _CREATE:
@@ -196,13 +196,15 @@ class MysqlStore(RemoteStore):
     def _rest(self, work: Work) -> Iterator[bytes]:
         table = self._table.encode()
         for change in work.changed:
-            changed = (table, _quoted(change.handle), change.retries, change.number)
-            yield b"UPDATE %s_jobs SET handle = %s, retries = %d WHERE number = %d" % changed
+            changed = (table, _quoted(change.handle), change.retries, change.priority, change.number)
+            yield b"UPDATE %s_jobs SET handle = %s, retries = %d, priority = %d WHERE number = %d" % changed
         for where in _places(work.removed):
             yield b"DELETE FROM %s_jobs WHERE %s" % (table, where)
-        for limits in work.limits:
-            values = (_quoted(hashlib.sha256(limits.function).digest()), _quoted(limits.function), *map(_number, limits[1:]))
-            yield b"REPLACE INTO %s_limits VALUES (%s, %s, %s, %s, %s)" % (table, *values)
+        for key, value in work.settings:
+            if value is None:
+                yield b"DELETE FROM %s_settings WHERE id = %s" % (table, _id(key))
+            else:
+                yield b"REPLACE INTO %s_settings VALUES (%s, %s, %s)" % (table, _id(key), _quoted(key), _quoted(value.encode()))
 
     def _sizes_after(self, number: int) -> List[Tuple[int, int]]:
         query = b"SELECT number, LENGTH(workload) FROM %s_jobs WHERE number > %d ORDER BY number LIMIT %d"
@@ -215,8 +217,9 @@ class MysqlStore(RemoteStore):
             found += [Row(*row) for row in self._run(query % (_COLUMNS.encode(), self._table.encode(), where))]
         return found
 
-    def _read_limits(self) -> List[Limits]:
-        return [Limits(*row) for row in self._run(b"SELECT `function`, high, normal, low FROM %s_limits" % self._table.encode())]
+    def _read_settings(self) -> List[Setting]:
+        found = self._run(b"SELECT name, value FROM %s_settings" % self._table.encode())
+        return [Setting(key, value.decode("ascii")) for key, value in found]
 
     def _take_over(self, numbers: Numbers) -> List[Row]:
         table = self._table.encode()
@@ -254,6 +257,10 @@ def _values(row: Row) -> bytes:
 
 def _quoted(value: Any) -> bytes:
     return b"_binary'%s'" % bytes(value).replace(b"\\", b"\\\\").replace(b"'", b"\\'")
+
+
+def _id(key: bytes) -> bytes:
+    return _quoted(hashlib.sha256(key).digest())
 
 
 def _number(value: Optional[int]) -> bytes:

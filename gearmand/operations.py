@@ -6,12 +6,17 @@ request, call one of these and write its result down. No lock is held.
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from gearmand import revival
+from gearmand import revival, steering
 from gearmand.broker import Broker
+from gearmand.jobs import Priority
 from gearmand.parties import Party
-from gearmand.rows import Limits
+from gearmand.policy import Policy
+from gearmand.registry import Registry
+
+PRIORITIES = tuple(priority.name.lower() for priority in Priority)
+"""What they are called, in the order of their numbers."""
 
 
 def cancel_job(broker: Broker, handle: bytes, asking: Optional[Party] = None) -> bool:
@@ -26,7 +31,7 @@ def create_function(broker: Broker, name: bytes) -> None:
 
 def drop_function(broker: Broker, name: bytes) -> Optional[bool]:
     """Forget a function: True; False while it has workers or jobs; `None`: there is none of that name."""
-    return broker.turn(lambda registry: registry.functions.drop(name))
+    return broker.turn(steering.drop, name)
 
 
 def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]]) -> bool:
@@ -34,8 +39,59 @@ def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]])
 
     False: as many functions have a limit as may have one.
     """
-    if not broker.turn(lambda registry: registry.functions.limit_queue(name, list(limits))):
-        return False
-    if broker.keeper is not None:
-        broker.keeper.note_limits(Limits(name, *limits))
-    return True
+    return broker.turn(steering.limit, name, limits)
+
+
+def change_policy(broker: Broker, name: bytes, values: Dict[str, Any]) -> Policy:
+    """Set some of what there is to be set for a function (see `Policy`), by name, and return all of it. ValueError: a value is wrong."""
+    return broker.turn(steering.change, name, values)
+
+
+def policy_of(broker: Broker, name: bytes) -> Optional[Policy]:
+    """`None`: there is no function of that name."""
+    return broker.turn(steering.policy_of, name)
+
+
+def purge(broker: Broker, name: bytes, priority: Optional[int], asking: Optional[Party] = None) -> int:
+    """Cancel the jobs of a function that wait, of one priority or of all. Returns how many; those that come meanwhile stay."""
+    count = 0
+    for each in map(int, Priority) if priority is None else [priority]:
+        left = broker.turn(steering.waiting, name, each)
+        count += _in_pieces(broker, left, lambda registry, most: steering.purge(registry, name, each, most, asking))
+    return count
+
+
+def peek(broker: Broker, name: bytes, most: int) -> List[steering.Waiting]:
+    """The first jobs of a function that wait, in the order of service."""
+    return broker.turn(steering.peek, name, most)
+
+
+def reprioritise(broker: Broker, handle: bytes, priority: int) -> Optional[bool]:
+    """Move a waiting job to another queue of its function. False: it runs, or lies in the store alone; `None`: there is none."""
+    return broker.turn(steering.reprioritise, handle, priority)
+
+
+def buried(broker: Broker, name: bytes, most: int) -> List[steering.Buried]:
+    """The jobs of a function that have used their attempts up, oldest first."""
+    return broker.turn(steering.buried, name, most)
+
+
+def kick(broker: Broker, name: bytes, most: int) -> int:
+    """Have buried jobs wait again, the oldest first. Returns how many."""
+    return _in_pieces(broker, most, lambda registry, some: steering.kick(registry, name, some))
+
+
+def discard(broker: Broker, name: bytes, most: int, asking: Optional[Party] = None) -> int:
+    """End buried jobs, the oldest first. Returns how many."""
+    return _in_pieces(broker, most, lambda registry, some: steering.discard(registry, name, some, asking))
+
+
+def _in_pieces(broker: Broker, most: int, act: Callable[[Registry, int], int]) -> int:
+    """As often as there is something left to do. Returns how much was done in all."""
+    count = 0
+    while count < most:
+        done = broker.turn(act, most - count)
+        if not done:
+            break
+        count += done
+    return count

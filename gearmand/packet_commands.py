@@ -42,6 +42,10 @@ PACKETS_A_COMMIT = 200
 TOKEN = b"token:"
 """What an OPTION_REQ begins with that presents a token: an extension of this server's."""
 
+OPTIONS = {b"exceptions": "exceptions", b"cancellations": "cancellations"}
+"""What else an OPTION_REQ may ask for: the party's attribute. A worker gets WORK_FAIL for a job that it runs and that was
+cancelled, where it has asked for cancellations, which is an extension too."""
+
 UNIQUE_BYTES = 64
 FUNCTION_BYTES = 8192
 HANDLE_BYTES = 63
@@ -317,9 +321,10 @@ def _get_status_unique(registry: Registry, peer: Party, body: Body, unique: byte
 def _option(registry: Registry, peer: Party, body: Body, option: bytes) -> Result:
     if option.startswith(TOKEN):
         return _present(peer, option[len(TOKEN) :].rstrip(b"\0"))
-    if option.rstrip(b"\0").lower() != b"exceptions":
+    name = option.rstrip(b"\0").lower()
+    if name not in OPTIONS:
         return errors.UNKNOWN_OPTION
-    peer.exceptions = True
+    setattr(peer, OPTIONS[name], True)
     peer.post(PacketType.OPTION_RES, body)
     return None
 

@@ -78,13 +78,15 @@ class Party:
         "listening",
         "client_id",
         "exceptions",
+        "cancellations",
         "gate",
     )
 
     def __init__(self, exceptions: bool = False) -> None:
         self.abilities: Dict["Function", Ability] = {}
         # The same by Ability.index; and per priority the indexes, ascending,
-        # of functions that had a job when last looked at (see `functions`).
+        # of functions that had a job to give out when last looked at (see
+        # `functions`).
         self.by_index: Dict[int, "Function"] = {}
         self.ready: List[List[int]] = [[] for _ in Priority]
         self.last_served = 0
@@ -110,6 +112,8 @@ class Party:
         self.client_id = b"-"
         # Whether it wants WORK_EXCEPTION as such; otherwise it gets WORK_FAIL.
         self.exceptions = exceptions
+        # Whether it wants to hear that a job which it runs was cancelled.
+        self.cancellations = False
         # Where it may not do everything: what decides.
         self.gate: Optional["Gate"] = None
 
@@ -134,7 +138,7 @@ class Party:
                 index = ready[at]
                 function = self.by_index[index]
                 queue = function.queues[priority]
-                if queue.live:
+                if queue.live and function.open:
                     return function, queue, index
                 del ready[at]
                 function.unaware[priority][self] = None

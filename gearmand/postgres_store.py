@@ -3,7 +3,7 @@
 Tables named after the one that the C server uses, T:
 
     T_jobs     the rows
-    T_limits   what maxqueue has set
+    T_settings what has been set for functions, and the like
     T_owner    the server that has the queue
     T          the C server's own, if there is one: its rows are taken over at the start
 
@@ -24,7 +24,7 @@ from gearmand.errors import ConfigError
 from gearmand.remote_store import (
     CONNECTING_S, LOCK_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver, pieces_of,
 )  # fmt: skip
-from gearmand.rows import Limits, Row
+from gearmand.rows import Row, Setting
 from gearmand.store import Numbers, Work, ranges_of
 
 _VERSION = 1
@@ -36,8 +36,8 @@ _CREATE = """
 CREATE TABLE IF NOT EXISTS {t}_jobs (number bigint PRIMARY KEY, handle bytea NOT NULL, function bytea NOT NULL,
  uniq bytea NOT NULL, workload bytea NOT NULL, priority smallint NOT NULL, due bigint, submitted double precision NOT NULL,
  retries bigint NOT NULL, reducer bytea);
-CREATE TABLE IF NOT EXISTS {t}_limits (function bytea NOT NULL, high bigint, normal bigint, low bigint);
-CREATE UNIQUE INDEX IF NOT EXISTS {t}_limits_function ON {t}_limits (sha256(function));
+CREATE TABLE IF NOT EXISTS {t}_settings (key bytea NOT NULL, value text);
+CREATE UNIQUE INDEX IF NOT EXISTS {t}_settings_key ON {t}_settings (sha256(key));
 CREATE TABLE IF NOT EXISTS {t}_owner (one smallint PRIMARY KEY, version integer NOT NULL, owner text NOT NULL)
 """
 _COLUMNS = "number, handle, function, uniq, workload, priority, due, submitted, retries, reducer"
@@ -46,12 +46,13 @@ _ADD = """INSERT INTO {t}_jobs (%s) SELECT * FROM unnest(%%b::bigint[], %%b::byt
  ON CONFLICT (number) DO UPDATE SET (%s) = (%s)""" % (
     _COLUMNS, _COLUMNS, ", ".join("excluded." + column for column in _COLUMNS.split(", ")),
 )  # fmt: skip
-_CHANGE = """UPDATE {t}_jobs AS job SET handle = new.handle, retries = new.retries
- FROM unnest(%b::bigint[], %b::bytea[], %b::bigint[]) AS new (number, handle, retries) WHERE job.number = new.number"""
+_CHANGE = """UPDATE {t}_jobs AS job SET handle = new.handle, retries = new.retries, priority = new.priority
+ FROM unnest(%b::bigint[], %b::bytea[], %b::bigint[], %b::smallint[]) AS new (number, handle, retries, priority)
+ WHERE job.number = new.number"""
 _REMOVE = "DELETE FROM {t}_jobs WHERE number = ANY(%b::bigint[])"
 _REMOVE_RANGE = "DELETE FROM {t}_jobs WHERE number BETWEEN %b::bigint AND %b::bigint"
-_LIMIT = """INSERT INTO {t}_limits (function, high, normal, low) VALUES (%b, %b, %b, %b)
- ON CONFLICT (sha256(function)) DO UPDATE SET high = excluded.high, normal = excluded.normal, low = excluded.low"""
+_SET = """INSERT INTO {t}_settings (key, value) VALUES (%b, %b)
+ ON CONFLICT (sha256(key)) DO UPDATE SET value = excluded.value"""
 _LOCK = "pg_try_advisory_lock((%d::bigint << 32) | '{t}_owner'::regclass::oid::bigint)" % _LOCK_SPACE
 # What C has sent, whatever the database takes it for.
 _OF_C = """DELETE FROM {t} RETURNING convert_to(unique_key, getdatabaseencoding()),
@@ -110,7 +111,7 @@ class PostgresStore(RemoteStore):
         self._can_pipeline = self._driver.Pipeline.is_supported()
         self._connection.execute("SELECT " + ", ".join("set_config('%s', '%s', false)" % setting for setting in _SETTINGS.items()))
         # Only where it is needed: it takes the right to make tables.
-        if not all(self._one("SELECT to_regclass(%s)", self._table + each) for each in ("_jobs", "_limits", "_owner")):
+        if not all(self._one("SELECT to_regclass(%s)", self._table + each) for each in ("_jobs", "_settings", "_owner")):
             self._create()
         self._lock(LOCK_S if first else 0.0)
         version = self._one("SELECT max(version) FROM %s_owner" % self._table)
@@ -180,7 +181,7 @@ class PostgresStore(RemoteStore):
         pieces = pieces_of(work.added, _STATEMENT_BYTES)
         with contextlib.ExitStack() as stack:
             # A statement alone is a transaction of its own, at half the cost of one that has to be said to be.
-            if len(pieces) > 1 or work.changed or work.removed or work.limits:
+            if len(pieces) > 1 or work.changed or work.removed or work.settings:
                 if self._can_pipeline:
                     # One round trip, the COMMIT included.
                     stack.enter_context(self._connection.pipeline())
@@ -190,8 +191,10 @@ class PostgresStore(RemoteStore):
                 if work.changed:
                     cursor.execute(self._sql["change"], tuple(map(list, zip(*work.changed))))
                 self._remove(cursor, work.removed)
-                for limits in work.limits:
-                    cursor.execute(self._sql["limit"], limits)
+                for setting in work.settings:
+                    cursor.execute(self._sql["set"], setting)
+                if any(setting.value is None for setting in work.settings):
+                    cursor.execute(self._sql["forget"])
 
     def _add(self, cursor: Any, pieces: Sequence[Sequence[Row]]) -> None:
         for together in pieces:
@@ -216,8 +219,8 @@ class PostgresStore(RemoteStore):
         with self._connection.cursor(binary=True) as cursor:
             return [Row(*row) for row in cursor.execute(self._sql["rows"], (list(numbers),))]
 
-    def _read_limits(self) -> List[Limits]:
-        return [Limits(*row) for row in self._connection.execute(self._sql["limits"])]
+    def _read_settings(self) -> List[Setting]:
+        return [Setting(*row) for row in self._connection.execute(self._sql["settings"])]
 
     def _take_over(self, numbers: Numbers) -> List[Row]:
         if self._one("SELECT to_regclass(%s)", self._table) is None:
@@ -241,9 +244,10 @@ _STATEMENTS = {
     "change": _CHANGE,
     "remove": _REMOVE,
     "remove range": _REMOVE_RANGE,
-    "limit": _LIMIT,
+    "set": _SET,
     "sizes": "SELECT number, octet_length(workload) FROM {t}_jobs WHERE number > %b::bigint ORDER BY number LIMIT %b::bigint",
     "rows": "SELECT " + _COLUMNS + " FROM {t}_jobs WHERE number = ANY(%b::bigint[])",
-    "limits": "SELECT function, high, normal, low FROM {t}_limits",
+    "settings": "SELECT key, value FROM {t}_settings",
+    "forget": "DELETE FROM {t}_settings WHERE value IS NULL",
     "of_c": _OF_C,
 }

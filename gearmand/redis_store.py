@@ -4,7 +4,7 @@ Keys named after the prefix of those that the C server uses, P:
 
     gearmand:P:jobs      number ─▶ the row: a line of numbers, among them how long each of the bytes after it is; those bytes
     gearmand:P:changes   number ─▶ what has become different of it
-    gearmand:P:limits    function ─▶ what maxqueue has set
+    gearmand:P:settings  what has been set for functions, and the like
     gearmand:P:owner     the server that has the queue
     gearmand:P:lock      the same, for as long as that server is there
     P-FUNCTION-UNIQUE    the C server's own: taken over at the start
@@ -31,7 +31,7 @@ from gearmand.errors import ConfigError, StoreError
 from gearmand.remote_store import (
     CONNECTING_S, HUNG_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver, pieces_of,
 )  # fmt: skip
-from gearmand.rows import Limits, Row
+from gearmand.rows import Row, Setting
 from gearmand.store import Numbers, Work
 
 EXPIRY_S = 10.0
@@ -45,9 +45,9 @@ local holder, owner = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[1] then return 'owner' end
 if holder and holder ~= ARGV[1] then return 'lock' end
 """
-# ARGV: identity, expiry; how many arguments are rows, changes and limits;
-# numbers to remove; rows, changes, limits. KEYS: lock, owner, jobs, changes,
-# limits, what C has left.
+# ARGV: identity, expiry; how many arguments are rows, changes and settings;
+# numbers to remove; rows, changes, settings. KEYS: lock, owner, jobs, changes,
+# settings, what C has left.
 _COMMIT = (
     _OWNED
     + """
@@ -87,7 +87,9 @@ each(3, function(...) redis.call('HSET', KEYS[3], ...) end, 1000)
 each(4, function(number, change)
   if redis.call('HEXISTS', KEYS[3], number) == 1 then redis.call('HSET', KEYS[4], number, change) end
 end, 2)
-each(5, function(...) redis.call('HSET', KEYS[5], ...) end, 1000)
+each(5, function(key, value)
+  if value == '' then redis.call('HDEL', KEYS[5], key) else redis.call('HSET', KEYS[5], key, value) end
+end, 2)
 changed = redis.call('EXISTS', KEYS[4]) == 1
 remove_all()
 for at = 6, #KEYS do redis.call('DEL', KEYS[at]) end
@@ -126,9 +128,9 @@ class RedisStore(RemoteStore):
         self._errors = (self._driver.RedisError, *NOT_STORABLE)
         self._address = address
         self._prefix = prefix.encode()
-        names = ("lock", "owner", "jobs", "changes", "limits")
+        names = ("lock", "owner", "jobs", "changes", "settings")
         self._keys = [b"gearmand:%s:%s" % (self._prefix, name.encode()) for name in names]
-        self._lock_key, self._owner_key, self._jobs, self._changes, self._limits = self._keys
+        self._lock_key, self._owner_key, self._jobs, self._changes, self._settings = self._keys
         self._listed: List[int] = []
         self._open()
 
@@ -209,11 +211,11 @@ class RedisStore(RemoteStore):
 
     def _commit_script(self, work: Work, further_keys: Sequence[bytes] = ()) -> None:
         rows = [part for row in work.added for part in (row.number, _text_of(row))]
-        changes = [part for each in work.changed for part in (each.number, b"%d %s" % (each.retries, each.handle))]
-        limits = [part for each in work.limits for part in (each.function, json.dumps(each[1:]))]
-        arguments = [self.identity, int(1000 * EXPIRY_S), len(rows), len(changes), len(limits)]
+        changes = [part for each in work.changed for part in (each.number, b"%d %d %s" % (each.retries, each.priority, each.handle))]
+        settings = [part for each in work.settings for part in (each.key, each.value or "")]
+        arguments = [self.identity, int(1000 * EXPIRY_S), len(rows), len(changes), len(settings)]
         removed = " ".join(map(str, work.removed))
-        found = self._script([*self._keys, *further_keys], [*arguments, removed, *rows, *changes, *limits])
+        found = self._script([*self._keys, *further_keys], [*arguments, removed, *rows, *changes, *settings])
         if found != b"done":
             raise Taken(OUSTED if found == b"owner" else TAKEN)
 
@@ -238,8 +240,8 @@ class RedisStore(RemoteStore):
             if text is not None:
                 row = self._row_of(text)
                 if change is not None:
-                    retries, handle = change.split(b" ", 1)
-                    row = row._replace(retries=int(retries), handle=handle)
+                    retries, priority, handle = change.split(b" ", 2)
+                    row = row._replace(retries=int(retries), priority=int(priority), handle=handle)
                 rows.append(row)
         return rows
 
@@ -249,8 +251,8 @@ class RedisStore(RemoteStore):
         except ValueError as error:
             raise StoreError("%s: a row is damaged, %r: %s: correct or remove it" % (self.where, text[:100], error)) from None
 
-    def _read_limits(self) -> List[Limits]:
-        return [Limits(function, *json.loads(values)) for function, values in self._connection.hgetall(self._limits).items()]
+    def _read_settings(self) -> List[Setting]:
+        return [Setting(key, value.decode("ascii")) for key, value in self._connection.hgetall(self._settings).items()]
 
     def _take_over(self, numbers: Numbers) -> List[Row]:
         pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", self._prefix) + b"-*"

@@ -24,6 +24,7 @@ from gearmand.audit import ABANDONED, ACCEPTED, CANCELLED, COALESCED, COMPLETED,
 from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.functions import Function, PlainEntry
 from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
@@ -101,6 +102,7 @@ class Registry(Books):
         if due_s is None:
             self.enqueue(job, job.since)
         else:
+            job.state = SCHEDULED
             self._hold_back(job, due_s)
         return job
 
@@ -110,11 +112,6 @@ class Registry(Books):
         job.since = self.now if row is None else self.since(row)
         if self.events is not None:
             self.note(ACCEPTED, job, self.asking)
-
-    def _hold_back(self, job: Job, due_s: int) -> None:
-        job.state = SCHEDULED
-        job.function.scheduled += 1
-        self._add_deadline(self._due, due_s, job)
 
     def _lies_down(self, job: Job, row: Row) -> bool:
         """Whether the new job of that row is dormant; of one that is, the number alone is known. Else the job has the row."""
@@ -189,12 +186,41 @@ class Registry(Books):
         for party in self.awaited.pop(number, ()):
             self.join(job, party)
 
+    def drop_plain(self, entry: PlainEntry, what: str) -> None:
+        """End a plain job; `what`: the event. Whoever waits for it is told."""
+        number, workload, queue, _ = entry
+        if self.events is not None:
+            self.note(what, self.job_of(entry), self.asking)
+        self.plain.remove(number)
+        self.room += JOB_BYTES + len(workload)
+        if self.stored:
+            self.dormant.bytes -= JOB_BYTES + len(workload)
+        assert queue.function is not None
+        self.look_after(queue.function, queue.priority)
+        self.drop_number(queue.function, number, self.handles.of(number))
+
+    def drop_number(self, function: Function, number: int, handle: bytes) -> None:
+        """A job that is no Job has left its queue for good."""
+        function.jobs -= 1
+        for party in self.awaited.pop(number, ()):
+            party.post(WORK_FAIL, handle)
+        self.load.disown(handle)
+        self.functions.note_if_idle(function)
+        if self.stored:
+            self.notes.removed.append(number)
+
+    def drop(self, job: Job, what: str) -> None:
+        """End a job with WORK_FAIL; `what`: the event."""
+        self._fail(job, what, self.asking)
+
     def cancel(self, handle: bytes) -> bool:
         """End an unfinished job with WORK_FAIL. False: there is none of that handle."""
         job = self.jobs.get(handle)
         if job is None:
             return False
         job.function.counted().cancelled += 1
+        if job.worker is not None and job.worker.cancellations:
+            job.worker.post(WORK_FAIL, handle)
         self._fail(job, CANCELLED, self.asking)
         return True
 
@@ -230,7 +256,7 @@ class Registry(Books):
         party.by_index[index] = function
         function.workers[party] = None
         for queue, ready, unaware in zip(function.queues, party.ready, function.unaware):
-            if queue.live:
+            if queue.live and function.open:
                 insort(ready, index)
             else:
                 unaware[party] = None
@@ -372,25 +398,42 @@ class Registry(Books):
         job = self._held(party, handle)
         if job is None:
             return handle in party.past
+        tally = job.function.tally or job.function.counted()
+        tally.runs.add(self.now - job.since)
+        if kind != WORK_COMPLETE and self._has_another_attempt(job):
+            return True
         if job.listeners is not None:
             self._tell(job, kind, body)
         if self.events is not None:
             self.note(COMPLETED if kind == WORK_COMPLETE else FAILED, job, party)
-        tally = job.function.tally or job.function.counted()
-        tally.runs.add(self.now - job.since)
         if kind == WORK_COMPLETE:
             tally.completed += 1
+            self._end(job)
         else:
             tally.failed += 1
             self.note_failure(job, "failed", b"")
-        self._end(job)
+            self._bury_or_end(job, b"")
         return True
+
+    def _has_another_attempt(self, job: Job) -> bool:
+        """After a failure that a worker reported: whether the function has attempts of its own, and one is left, which it gets then."""
+        policy = job.function.policy
+        if policy is None or policy.attempts is None:
+            return False
+        job.was_reported = True
+        return self._tries_again(job)
 
     def finish_with_exception(self, party: Party, handle: bytes, body: Workload) -> bool:
         """The job's end: an exception for the listeners that asked for exceptions, a failure for the others."""
         job = self._held(party, handle)
         if job is None:
             return handle in party.past
+        tally = job.function.counted()
+        tally.runs.add(self.now - job.since)
+        why = body[len(handle) + 1 :]
+        if self._has_another_attempt(job):
+            self.note_failure(job, "exception", why)
+            return True
         for listener, times in (job.listeners or {}).items():
             for _ in range(times):
                 if listener.exceptions:
@@ -399,11 +442,9 @@ class Registry(Books):
                     listener.post(WORK_FAIL, handle)
         if self.events is not None:
             self.note(FAILED, job, party)
-        tally = job.function.counted()
-        tally.runs.add(self.now - job.since)
         tally.exceptions += 1
-        self.note_failure(job, "exception", body[len(handle) + 1 :])
-        self._end(job)
+        self.note_failure(job, "exception", why)
+        self._bury_or_end(job, why)
         return True
 
     # -- time --------------------------------------------------------------
@@ -417,12 +458,15 @@ class Registry(Books):
             tally.timed_out += 1
             if self.events is not None:
                 self.note(TIMED_OUT, job, job.worker)
-            if self._rules.timeout_fails:
+            if self._rules.timeout_fails and not self._has_another_attempt(job):
                 tally.failed += 1
                 self.note_failure(job, "timeout", b"")
-                self._fail(job, FAILED, job.worker)
-            else:
+                self._fail(job, FAILED, job.worker, b"a timeout")
+            elif not self._rules.timeout_fails:
                 self._lose(job)
+        for function in self._openings.pop_due(self.now):
+            function.opens = None
+            self.reconsider(function)
         for job in self._due.pop_due(self.epoch_s):
             job.entry = None
             job.function.scheduled -= 1
@@ -435,7 +479,8 @@ class Registry(Books):
         claim = self.wakeups.next_due()
         timeout = self._timeouts.next_due()
         due_s = self._due.next_due()
-        waits = [due - self.now for due in (claim, timeout) if due is not None]
+        opening, sweep = self._openings.next_due(), self.sweeps.next_due()
+        waits = [due - self.now for due in (claim, timeout, opening, sweep) if due is not None]
         if due_s is not None:
             waits.append(due_s - self.epoch_s)
         return max(0.0, min(waits)) if waits else None

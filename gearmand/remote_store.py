@@ -38,7 +38,7 @@ import weakref
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar
 
 from gearmand.errors import ConfigError, StoreError, Unstorable
-from gearmand.rows import Limits, Row, whole
+from gearmand.rows import Row, Setting, whole
 from gearmand.store import Numbers, Store, Work
 
 Result = TypeVar("Result")
@@ -142,7 +142,7 @@ class RemoteStore(Store):
         """In any order."""
         raise NotImplementedError
 
-    def _read_limits(self) -> List[Limits]:
+    def _read_settings(self) -> List[Setting]:
         raise NotImplementedError
 
     def _take_over(self, numbers: Numbers) -> List[Row]:
@@ -170,8 +170,8 @@ class RemoteStore(Store):
         found = {row.number: whole(row, self.where) for row in self._do(self._read_rows, numbers, allowed_s=_READING_S)}
         return [found[number] for number in numbers if number in found]
 
-    def load_limits(self) -> List[Limits]:
-        return self._do(self._read_limits)
+    def load_settings(self) -> List[Setting]:
+        return self._do(self._read_settings)
 
     def take_over(self, numbers: Numbers) -> List[Row]:
         # Once: had it been done before the connection broke, a second time would find nothing and return nothing.
@@ -180,13 +180,13 @@ class RemoteStore(Store):
     def commit(self, work: Work) -> None:
         added = {row.number: row for row in work.added}
         changed = {change.number: change for change in work.changed}
-        limits = {each.function: each for each in work.limits}
+        settings = {setting.key: setting for setting in work.settings}
 
         def transact() -> None:
             doubtful = self._doubtful.difference(added)
             removed = [*doubtful, *work.removed] if doubtful else work.removed
             try:
-                self._transact(Work(list(added.values()), list(changed.values()), removed, list(limits.values())))
+                self._transact(Work(list(added.values()), list(changed.values()), removed, list(settings.values())))
             except Exception as error:
                 if not isinstance(error, self._errors) or self._is_lost(error):
                     self._doubtful.update(added)

@@ -20,9 +20,9 @@ from gearmand.audit import CANCELLED, COALESCED
 from gearmand.books import Pending
 from gearmand.dormant import JOB_BYTES, Wanted
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
+from gearmand.functions import Function
 from gearmand.jobs import RUNNING, Job
 from gearmand.parties import Party
-from gearmand.protocol import PacketType
 from gearmand.registry import Registry
 from gearmand.rows import Row, Submission
 from gearmand.uniques import key_of
@@ -220,28 +220,21 @@ def cancel(registry: Registry, handle: bytes, asking: Optional[Party] = None) ->
     if registry.cancel(handle):
         return True
     number = registry.handles.number_of(handle)
-    entry = registry.plain.remove(number) if _is_plain(registry, number, handle) else None
+    entry = registry.plain.find(number) if _is_plain(registry, number, handle) else None
     if entry is not None:
-        if registry.events is not None:
-            registry.note(CANCELLED, registry.job_of(entry), asking)
-        _, workload, queue, _ = entry
-        function = queue.function
-        registry.room += JOB_BYTES + len(workload)
-        registry.look_after(function, queue.priority)
-        if registry.stored:
-            registry.dormant.bytes -= JOB_BYTES + len(workload)
-    else:
-        function = registry.dormant.remove(number)
-        if registry.events is not None and function is not None:
-            registry.events.append((CANCELLED, registry.epoch_s, handle, function.name, b"", asking, None, False))
+        entry[2].function.counted().cancelled += 1
+        registry.drop_plain(entry, CANCELLED)
+        return True
+    function = registry.dormant.remove(number)
     if function is None:
         return False
-    function.jobs -= 1
-    function.counted().cancelled += 1
-    for party in registry.awaited.pop(number, ()):
-        party.post(PacketType.WORK_FAIL, handle)
-    registry.load.disown(handle)
-    registry.functions.note_if_idle(function)
-    if registry.stored:
-        registry.notes.removed.append(number)
+    drop_dormant(registry, function, number, handle)
     return True
+
+
+def drop_dormant(registry: Registry, function: Function, number: int, handle: bytes) -> None:
+    """A dormant job, which is in no tail any more, has been cancelled."""
+    if registry.events is not None:
+        registry.events.append((CANCELLED, registry.epoch_s, handle, function.name, b"", registry.asking, None, False))
+    function.counted().cancelled += 1
+    registry.drop_number(function, number, handle)

@@ -54,32 +54,33 @@ class Change(NamedTuple):
     number: int
     handle: bytes
     retries: int
+    priority: int
 
 
 class Notes:
-    """What the store is to be told: rows of jobs that have ended, what has become different of others, and rows to fetch."""
+    """What the store is to be told: rows of jobs that have ended, what has become different of others, rows to fetch, and what has been set."""
 
-    __slots__ = ("removed", "changed", "wanted")
+    __slots__ = ("removed", "changed", "wanted", "settings")
 
     def __init__(self) -> None:
         self.removed: List[int] = []
         self.changed: List[Change] = []
         self.wanted: List["Wanted"] = []
+        self.settings: List[Setting] = []
 
     def __bool__(self) -> bool:
-        return bool(self.removed or self.changed or self.wanted)
+        return bool(self.removed or self.changed or self.wanted or self.settings)
 
     def differs(self, job: "Job") -> None:
-        self.changed += [Change(number, job.handle, job.retries) for number in job.rows]
+        self.changed += [Change(number, job.handle, job.retries, job.priority) for number in job.rows]
 
 
-class Limits(NamedTuple):
-    """What `maxqueue` has set: how many jobs a function may have, by priority; `None`: any number."""
+class Setting(NamedTuple):
+    """What is to be remembered beside the rows: `policy` says what there is. Keys are of any bytes."""
 
-    function: bytes
-    high: Optional[int]
-    normal: Optional[int]
-    low: Optional[int]
+    key: bytes
+    value: Optional[str]
+    """JSON, ASCII alone; `None`: nothing any more."""
 
 
 _PRIORITIES = (0, 1, 2)

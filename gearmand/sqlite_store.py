@@ -3,7 +3,7 @@
 The file has three tables, named after the one that the C server uses, T:
 
     T_jobs     the rows
-    T_limits   what maxqueue has set
+    T_settings what has been set for functions, and the like
     T          the C server's own, if there is one: its rows are taken over at the start
 
 Write-ahead log; how hard a commit waits for the disk is the operator's choice
@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 from gearmand import files
 from gearmand.c_queue import row_of_c
 from gearmand.errors import ConfigError, StoreError, Unstorable
-from gearmand.rows import Limits, Row, whole
+from gearmand.rows import Row, Setting, whole
 from gearmand.store import Numbers, Store, Work, ranges_of
 
 SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -94,8 +94,7 @@ class SqliteStore(Store):
             " workload BLOB, priority INTEGER, due INTEGER, submitted REAL, retries INTEGER, reducer BLOB)" % self._table
         )
         execute(
-            "CREATE TABLE IF NOT EXISTS %s_limits (function BLOB PRIMARY KEY, high INTEGER, normal INTEGER, low INTEGER)"
-            % self._table
+            "CREATE TABLE IF NOT EXISTS %s_settings (key BLOB PRIMARY KEY, value TEXT)" % self._table
         )
         execute("SELECT %s FROM %s_jobs LIMIT 0" % (_COLUMNS, self._table))
         execute("COMMIT")
@@ -130,12 +129,12 @@ class SqliteStore(Store):
         except sqlite3.Error as error:
             raise StoreError("%s: %s" % (self.where, error)) from None
 
-    def load_limits(self) -> List[Limits]:
+    def load_settings(self) -> List[Setting]:
         try:
-            found = self._connection.execute("SELECT function, high, normal, low FROM %s_limits" % self._table).fetchall()
+            found = self._connection.execute("SELECT key, value FROM %s_settings" % self._table).fetchall()
         except sqlite3.Error as error:
             raise StoreError("%s: %s" % (self.where, error)) from None
-        return [Limits(*row) for row in found]
+        return [Setting(key, value.decode("ascii")) for key, value in found]
 
     def take_over(self, numbers: Numbers) -> List[Row]:
         rows = self.rows_of_c(numbers)
@@ -170,12 +169,14 @@ class SqliteStore(Store):
             with self._transaction():
                 self._add(work.added)
                 self._connection.executemany(
-                    "UPDATE %s_jobs SET handle = ?2, retries = ?3 WHERE number = ?1" % self._table, work.changed
+                    "UPDATE %s_jobs SET handle = ?2, retries = ?3, priority = ?4 WHERE number = ?1" % self._table, work.changed
                 )
                 self._connection.executemany(
                     "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, ranges_of(work.removed)
                 )
-                self._connection.executemany("INSERT OR REPLACE INTO %s_limits VALUES (?, ?, ?, ?)" % self._table, work.limits)
+                self._connection.executemany("INSERT OR REPLACE INTO %s_settings VALUES (?, ?)" % self._table, work.settings)
+                if any(setting.value is None for setting in work.settings):
+                    self._connection.execute("DELETE FROM %s_settings WHERE value IS NULL" % self._table)
         except _OF_A_VALUE as error:
             raise Unstorable("%s: %s" % (self.where, error)) from None
         except (sqlite3.Error, OSError) as error:
@@ -248,8 +249,8 @@ class SqliteSource(SqliteStore):
     def load(self) -> Iterator[Row]:
         return super().load() if self._is_ours else iter(())
 
-    def load_limits(self) -> List[Limits]:
-        return super().load_limits() if self._is_ours else []
+    def load_settings(self) -> List[Setting]:
+        return super().load_settings() if self._is_ours else []
 
 
 def _identity(path: str) -> Tuple[int, int]:

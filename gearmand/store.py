@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from gearmand.rows import Change, Limits, Row
+from gearmand.rows import Change, Row, Setting
 
 
 Numbers = Callable[[], Tuple[int, bytes]]
@@ -28,7 +28,7 @@ class Work(NamedTuple):
     changed: Sequence[Change]
     removed: Sequence[int]
     """Numbers of rows, which need not be there."""
-    limits: Sequence[Limits]
+    settings: Sequence[Setting]
 
 
 class Store:
@@ -41,8 +41,8 @@ class Store:
         """Every row, in the order of its numbers. StoreError, which names a row that is damaged (`rows.whole`)."""
         raise NotImplementedError
 
-    def load_limits(self) -> List[Limits]:
-        """What `maxqueue` has set. StoreError."""
+    def load_settings(self) -> List[Setting]:
+        """Every setting, in any order. StoreError."""
         raise NotImplementedError
 
     def take_over(self, numbers: Numbers) -> List[Row]:

@@ -15,7 +15,7 @@ from gearmand.config import Config
 from gearmand.errors import ConfigError
 from gearmand.jobs import Handles
 from gearmand.postgres_store import PostgresStore
-from gearmand.rows import Limits, Row, from_json, to_json
+from gearmand.rows import Row, Setting, from_json, to_json
 from gearmand.sqlite_store import SqliteSource, SqliteStore
 from gearmand.store import Store, Work
 
@@ -119,8 +119,8 @@ def export_to(store: Store, name: str) -> int:
     if name != "-" and os.path.exists(name) and os.path.exists(store.where) and os.path.samefile(name, store.where):
         raise ConfigError("--export: %s is the queue itself: name another file" % name)
     with _opened("--export", name, "w", sys.stdout) as file:
-        for limits in store.load_limits():
-            file.write(_limits_line(limits))
+        for setting in store.load_settings():
+            file.write(_setting_line(setting))
         for count, row in enumerate(store.load(), 1):
             file.write(to_json(row) + "\n")
     return count
@@ -140,7 +140,7 @@ def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
     first = max([time.time_ns() // 1000, *taken]) + 1
     handles = Handles(prefix, first)
     count = 0
-    for rows, limits in _pieces(name, table, handles):
+    for rows, settings in _pieces(name, table, handles):
         free = []
         for row in rows:
             number, handle = row.number, row.handle
@@ -151,46 +151,45 @@ def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
                 row = row._replace(number=number, handle=handle)
             taken.add(number)
             free.append(row)
-        store.commit(Work(free, (), (), limits))
+        store.commit(Work(free, (), (), settings))
         count += len(free)
     return count
 
 
-def _pieces(name: str, table: str, handles: Handles) -> Iterator[Tuple[List[Row], List[Limits]]]:
+def _pieces(name: str, table: str, handles: Handles) -> Iterator[Tuple[List[Row], List[Setting]]]:
     if name != "-" and _is_sqlite(name):
         source = SqliteSource(os.path.abspath(name), table)
         try:
             yield list(source.rows_of_c(lambda: handles.reserve(1)[0])), []
-            yield list(source.load()), source.load_limits()
+            yield list(source.load()), source.load_settings()
         finally:
             source.close()
         return
     rows: List[Row] = []
-    limits: List[Limits] = []
+    settings: List[Setting] = []
     with _opened("--import", name, "r", sys.stdin) as file:
         for line in file:
-            if line.startswith('{"maxqueue"'):
-                limits.append(_limits_of(line))
+            if line.startswith('{"setting"'):
+                settings.append(_setting_of(line))
             elif line.strip():
                 rows.append(from_json(line))
             if len(rows) >= _AT_ONCE:
-                yield rows, limits
-                rows, limits = [], []
-    yield rows, limits
+                yield rows, settings
+                rows, settings = [], []
+    yield rows, settings
 
 
-def _limits_line(limits: Limits) -> str:
-    values = limits._asdict()
-    values["function"] = limits.function.decode("utf-8", "surrogateescape")
-    return json.dumps({"maxqueue": values}) + "\n"
+def _setting_line(setting: Setting) -> str:
+    return json.dumps({"setting": [setting.key.decode("utf-8", "surrogateescape"), setting.value]}) + "\n"
 
 
-def _limits_of(line: str) -> Limits:
+def _setting_of(line: str) -> Setting:
     try:
-        values = json.loads(line)["maxqueue"]
-        return Limits(**{**values, "function": values["function"].encode("utf-8", "surrogateescape")})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError("no limits of a function: %s: %s" % (error, line[:200].rstrip())) from None
+        key, value = json.loads(line)["setting"]
+        json.loads(value)
+        return Setting(key.encode("utf-8", "surrogateescape"), value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError("no setting: %s: %s" % (error, line[:200].rstrip())) from None
 
 
 def _is_sqlite(name: str) -> bool:

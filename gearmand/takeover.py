@@ -39,7 +39,7 @@ from gearmand.config import LEVELS, NOTICE
 from gearmand.errors import ConfigError, StoreError
 from gearmand.handover import Estate
 from gearmand.registry import Registry
-from gearmand.rows import Change, Limits, Notes, Row, from_object, to_json
+from gearmand.rows import Change, Notes, Row, Setting, from_object, to_json
 from gearmand.server import Server
 from gearmand.socket_file import SocketFile
 
@@ -147,9 +147,6 @@ class Successor:
 
     def keep(self, rows: Sequence[Row]) -> Dict[int, StoreError]:
         return dict.fromkeys([row.number for row in rows], StoreError("another server has the queue now"))
-
-    def note_limits(self, limits: Limits) -> None:
-        pass
 
     def stop(self, longest_s: float) -> int:
         return 0
@@ -268,7 +265,7 @@ class Door:
             removed = successor.taken()
             try:
                 if tells and (removed or gone):
-                    lines.send(removed=removed, back=[[change.number, change.handle.decode("latin-1"), change.retries] for change in gone])
+                    lines.send(removed=removed, back=[[change.number, change.handle.decode("latin-1"), change.retries, change.priority] for change in gone])
                 if tells and not there:
                     lines.send(done=True)
             except OSError as error:
@@ -304,8 +301,8 @@ def _lines_of(estate: Estate) -> Iterator[str]:
         yield '{"held": %d, "row": %s}\n' % (number, "null" if row is None else to_json(row))
     for row in estate.moved:
         yield '{"moved": %s}\n' % to_json(row)
-    for limits in estate.limits:
-        yield json.dumps({"limits": [limits.function.decode("latin-1"), *limits[1:]]}) + "\n"
+    for setting in estate.settings:
+        yield json.dumps({"setting": [setting.key.decode("latin-1"), setting.value]}) + "\n"
 
 
 # -- the new server -------------------------------------------------------------------
@@ -334,13 +331,13 @@ class Predecessor:
         next_number = 0
         held: Dict[int, Optional[Row]] = {}
         moved: List[Row] = []
-        limits: List[Limits] = []
+        settings: List[Setting] = []
         while True:
             message = self._lines.receive(_MOVING_S)
             if message is None:
                 raise ValueError("it has gone")
             if "yours" in message:
-                return Estate(next_number, held, moved, limits, self.where)
+                return Estate(next_number, held, moved, settings, self.where)
             if "next" in message:
                 next_number = message["next"]
             elif "held" in message:
@@ -348,8 +345,8 @@ class Predecessor:
             elif "moved" in message:
                 moved.append(from_object(message["moved"]))
             else:
-                name, *numbers = message["limits"]
-                limits.append(Limits(name.encode("latin-1"), *numbers))
+                key, value = message["setting"]
+                settings.append(Setting(key.encode("latin-1"), value))
 
     def serves(self, server: Server) -> None:
         """This server serves now. What becomes of the jobs that run at the old one is followed from now on."""
@@ -378,8 +375,8 @@ class Predecessor:
 
 
 def _learn(registry: Registry, removed: Sequence[int], back: Sequence[Any]) -> None:
-    for number, handle, retries in back:
-        handover.take_back(registry, Change(number, handle.encode("latin-1"), retries))
+    for number, handle, retries, priority in back:
+        handover.take_back(registry, Change(number, handle.encode("latin-1"), retries, priority))
     for number in removed:
         handover.settle(registry, number)
 

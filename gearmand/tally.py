@@ -38,11 +38,12 @@ class Tally:
     """Of one function, since the server's start.
 
     Every job that was accepted ends as one of completed, failed, exceptions,
-    cancelled or abandoned. One that is given out again is retried.
+    cancelled, expired or abandoned. One that is given out again is retried.
     """
 
     __slots__ = (
-        "completed", "failed", "exceptions", "cancelled", "abandoned", "retried", "timed_out", "coalesced", "waits", "runs"
+        "completed", "failed", "exceptions", "cancelled", "abandoned", "retried", "timed_out", "coalesced", "expired", "buried", "waits",
+        "runs",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -57,6 +58,10 @@ class Tally:
         self.timed_out = 0
         # Submissions that joined an unfinished job.
         self.coalesced = 0
+        # Had waited for too long.
+        self.expired = 0
+        # Used their attempts up; each was one of failed or exceptions.
+        self.buried = 0
         # From its queue to a worker; from there to the result.
         self.waits = Histogram()
         self.runs = Histogram()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Iterable, List, Sequence
 
-MOST_WORDS = 5
+MOST_WORDS = 10
 
 OK = b"OK\r\n"
 END_OF_TABLE = b".\n"
@@ -34,4 +34,4 @@ def error(code: str, text: str = "") -> bytes:
 
 def rows(table: Iterable[Sequence[object]]) -> bytes:
     """Rows of tab-separated columns, without the table's end."""
-    return b"".join([b"\t".join([cell if isinstance(cell, bytes) else b"%d" % cell for cell in row]) + b"\n" for row in table])
+    return b"".join([b"\t".join([cell if isinstance(cell, bytes) else str(cell).encode() for cell in row]) + b"\n" for row in table])

@@ -23,7 +23,7 @@ from certificates import certificates
 from gearmand import Server, mysql_store, postgres_store, redis_store, remote_store
 from gearmand.config import Config
 from gearmand.errors import ConfigError, StoreError
-from gearmand.rows import Change, Limits
+from gearmand.rows import Change, Setting
 from gearmand.store import Work
 from gearmand.stores import open_store
 from peers import c_server
@@ -234,9 +234,9 @@ def test_store_that_is_closed_can_be_opened_at_once(queue):
 
 def test_queues_of_different_names_do_not_meet(database):
     one, other = Queue(database), Queue(database)
-    one.open().commit(work([row(1)], limits=[Limits(b"f", 1, 1, 1)]))
+    one.open().commit(work([row(1)], settings=[Setting(b"f", "[1, 1, 1]")]))
     store = other.open()
-    assert (list(store.load()), store.load_limits()) == ([], [])
+    assert (list(store.load()), store.load_settings()) == ([], [])
     one.close()
     other.close()
 
@@ -314,11 +314,11 @@ def test_commit_whose_answer_is_lost_is_done_once(queue, proxy):
     store = queue.open(proxy.port)
     store.commit(work([row(1), row(2), row(3)]))
     proxy.loses_answer.set()
-    store.commit(work([row(4), row(5)], [Change(1, b"H:new", 1)], [2], [Limits(b"f", 1, 2, 3)]))
+    store.commit(work([row(4), row(5)], [Change(1, b"H:new", 1, 1)], [2], [Setting(b"f", "[1, 2, 3]")]))
     assert proxy.lost.is_set()
-    assert (list(store.load()), store.load_limits()) == (
+    assert (list(store.load()), store.load_settings()) == (
         [row(1, handle=b"H:new", retries=1), row(3), row(4), row(5)],
-        [Limits(b"f", 1, 2, 3)],
+        [Setting(b"f", "[1, 2, 3]")],
     )
 
 
@@ -350,7 +350,7 @@ def test_doubtful_rows_are_removed_without_a_further_commit(queue, proxy, monkey
     monkeypatch.setattr(remote_store, "TRYING_S", 0.3)
     store = queue.open(proxy.port)
     store._doubtful.update([1, 2])
-    store.load_limits()
+    store.load_settings()
     store._do(store._transact, Work([row(1), row(2), row(3)], (), (), ()))
     wait_until(lambda: not store._doubtful, "they are removed")
     assert numbers_of(store) == [3]
@@ -544,7 +544,7 @@ def test_redis_whose_memory_is_full_takes_ends_which_make_room(monkeypatch):
                 with pytest.raises(StoreError, match="OOM|maxmemory"):
                     store.commit(work([row(number)], removed=[number - 10]))
             assert numbers_of(store) == list(range(3, 11))
-            store.commit(work(changed=[Change(3, b"H:new", 1)], removed=[4, 5, 6, 7, 8, 9, 10]))
+            store.commit(work(changed=[Change(3, b"H:new", 1, 1)], removed=[4, 5, 6, 7, 8, 9, 10]))
             store.commit(work([row(13)]))
         finally:
             client.config_set("maxmemory", 0)
@@ -570,10 +570,10 @@ def test_redis_that_throws_keys_away_is_refused():
 
 def test_limits_of_a_long_function_are_kept(queue):
     store = queue.open()
-    limits = [Limits(os.urandom(8192), 1, 2, 3), Limits(b"x" * 8192, None, None, 4)]
-    store.commit(work(limits=limits))
-    store.commit(work(limits=limits))
-    assert sorted(store.load_limits()) == sorted(limits)
+    settings = [Setting(os.urandom(8192), "[1, 2, 3]"), Setting(b"x" * 8192, "[null, null, 4]")]
+    store.commit(work(settings=settings))
+    store.commit(work(settings=settings))
+    assert sorted(store.load_settings()) == sorted(limits)
 
 
 def test_mysql_on_localhost_is_its_local_socket(monkeypatch):

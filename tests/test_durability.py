@@ -585,7 +585,7 @@ def test_row_that_was_damaged_by_hand_is_one_line_that_names_it_and_status_1(tmp
         assert str(file) in done.stderr and "row 7" in done.stderr and "remove it" in done.stderr
 
 
-@pytest.mark.parametrize("method", ["load", "load_limits", "take_over"])
+@pytest.mark.parametrize("method", ["load", "load_settings", "take_over"])
 @pytest.mark.parametrize("error", [StoreError("q: disk I/O error"), ConfigError("q: disk I/O error")])
 def test_store_that_cannot_be_read_at_the_start_is_a_refusal_and_closed(tmp_path, monkeypatch, method, error):
     def fail(store, *arguments):

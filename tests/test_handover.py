@@ -69,7 +69,7 @@ def test_what_goes_is_no_end_for_the_store():
     registry.grab(busy)
     registry.functions.limit_queue(b"f", [1, 1, 1])
     estate = handover.let_go(registry)
-    assert (estate.held, estate.moved, estate.limits) == ({5: None, 6: None}, [], [])
+    assert (estate.held, estate.moved, estate.settings) == ({5: None, 6: None}, [], [])
     assert registry.notes.removed == []
     complete(registry, busy, runs)
     assert registry.notes.removed == [5, 6]
@@ -108,7 +108,7 @@ def test_job_that_comes_back_goes_later():
     (number,) = handover.let_go(registry).held
     assert handover.let_go_later(registry) == []
     registry.leave(busy)
-    assert handover.let_go_later(registry) == [Change(number, job.handle, 1)]
+    assert handover.let_go_later(registry) == [Change(number, job.handle, 1, 1)]
     assert registry.jobs == {} and handover.let_go_later(registry) == []
 
 
@@ -156,9 +156,9 @@ def test_job_that_ran_there_is_taken_back_whatever_the_limit(stored):
     registry.stored = stored
     registry.elsewhere[7] = row(7, unique=b"u")
     registry.functions.limit_queue(b"f", [0, 0, 0])
-    handover.take_back(registry, Change(7, b"H:other:7", 2))
-    handover.take_back(registry, Change(7, b"H:other:7", 2))
-    handover.take_back(registry, Change(8, b"H:other:8", 2))
+    handover.take_back(registry, Change(7, b"H:other:7", 2, 1))
+    handover.take_back(registry, Change(7, b"H:other:7", 2, 1))
+    handover.take_back(registry, Change(8, b"H:other:8", 2, 1))
     (job,) = registry.jobs.values()
     assert (job.handle, job.retries, job.rows, job.unique) == (b"H:other:7", 2, (7,) if stored else (), b"u")
     assert registry.elsewhere == {}
@@ -279,7 +279,6 @@ def test_broker_keeps_nothing_once_the_store_is_another_servers():
     broker.registry.handed_over = True
     assert broker.keeper is new and broker.keep(submissions) == [None]
     assert broker.registry.functions[b"f"].pending == 0
-    new.note_limits(None)
     assert new.keep([row()]) and new.stop(1.0) == 0
 
 

@@ -12,7 +12,7 @@ from gearmand import server as server_module
 from gearmand.dormant import Wanted
 from gearmand.errors import JobRefused, StoreError, Unstorable
 from gearmand.keeper import Keeper
-from gearmand.rows import Change, Limits, Notes, Row
+from gearmand.rows import Change, Notes, Row, Setting
 from gearmand.sqlite_store import SqliteStore
 from gearmand.store import Store
 from wire import DEADLINE_S, ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, WORK_COMPLETE, Wire, packet, wait_until
@@ -113,11 +113,12 @@ class House:
             thread.join(DEADLINE_S)
             assert not thread.is_alive(), "keep does not return"
 
-    def note(self, removed=(), changed=(), wanted=()):
+    def note(self, removed=(), changed=(), wanted=(), settings=()):
         notes = Notes()
         notes.removed += removed
         notes.changed += changed
         notes.wanted += wanted
+        notes.settings += settings
         self.keeper.note(notes)
 
     def close(self):
@@ -221,29 +222,29 @@ def test_ends_go_with_the_rows_of_whoever_comes_first(make):
     house.store.stall()
     house.keep_in_a_thread(1)
     house.store.wait_until_it_commits()
-    house.note(removed=[7], changed=[Change(8, b"H:1", 1)])
-    house.keeper.note_limits(Limits(b"f", 1, 2, 3))
+    house.note(removed=[7], changed=[Change(8, b"H:1", 1, 1)])
+    house.note(settings=[Setting(b"f", "[1, 2, 3]")])
     house.keep_in_a_thread(2)
     house.wait_until_pending(1)
     house.store.may_go_on.set()
     house.join()
     last = house.store.done[1]
-    assert (last.added, last.changed, last.removed, last.limits) == ([row(2)], [Change(8, b"H:1", 1)], [7], [Limits(b"f", 1, 2, 3)])
+    assert (last.added, last.changed, last.removed, last.settings) == ([row(2)], [Change(8, b"H:1", 1, 1)], [7], [Setting(b"f", "[1, 2, 3]")])
 
 
 def test_ends_are_kept_over_failures_until_they_are_stored(make):
     house = make({0: FULL, 1: FULL})
-    house.note(removed=[1, 2], changed=[Change(5, b"old", 1), Change(6, b"H:6", 1)])
-    house.keeper.note_limits(Limits(b"f", 1, 1, 1))
+    house.note(removed=[1, 2], changed=[Change(5, b"old", 1, 1), Change(6, b"H:6", 1, 1)])
+    house.note(settings=[Setting(b"f", "[1, 1, 1]")])
     house.store.wait_until_it_commits()
-    house.note(removed=[3], changed=[Change(5, b"new", 2)])
-    house.keeper.note_limits(Limits(b"f", 2, 2, 2))
+    house.note(removed=[3], changed=[Change(5, b"new", 2, 1)])
+    house.note(settings=[Setting(b"f", "[2, 2, 2]")])
     assert house.keeper.keep([row(10)])
     assert not house.keeper.keep([row(11)])
     (work,) = house.store.done
     assert work.added == [row(11)] and sorted(work.removed) == [1, 2, 3, 10]
-    assert sorted(work.changed) == [Change(5, b"new", 2), Change(6, b"H:6", 1)]
-    assert work.limits == [Limits(b"f", 2, 2, 2)]
+    assert sorted(work.changed) == [Change(5, b"new", 2, 1), Change(6, b"H:6", 1, 1)]
+    assert work.settings == [Setting(b"f", "[2, 2, 2]")]
 
 
 def test_ends_are_tried_again_with_nobody_waiting(make):

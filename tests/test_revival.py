@@ -128,7 +128,7 @@ def test_attempts_that_failed_while_a_submission_was_stored_are_stored_again():
     registry.leave(party)
     registry.notes.changed.clear()
     revival.admit(registry, row)
-    assert Change(row.number, handle, 1) in registry.notes.changed
+    assert Change(row.number, handle, 1, 1) in registry.notes.changed
     assert expect(registry, b"u").retries == 1
 
 

@@ -119,4 +119,4 @@ def test_notes_of_a_job_name_each_of_its_rows():
 
     notes = Notes()
     notes.differs(Job)
-    assert notes.changed == [Change(1, b"H:1", 2), Change(5, b"H:1", 2)]
+    assert notes.changed == [Change(1, b"H:1", 2, 1), Change(5, b"H:1", 2, 1)]

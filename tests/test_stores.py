@@ -16,7 +16,7 @@ import pytest
 from gearmand import sqlite_store as sqlite_store_module
 from gearmand.config import Config
 from gearmand.errors import ConfigError, StoreError, Unstorable
-from gearmand.rows import Change, Limits, Row, from_json, to_json
+from gearmand.rows import Change, Row, Setting, from_json, to_json
 from gearmand.sqlite_store import SqliteStore
 from gearmand.store import Work, ranges_of
 from gearmand.stores import export_to, import_from, open_store
@@ -36,8 +36,8 @@ def row(number, **changes):
     return Row(number, b"H:%d" % number, b"f", b"", b"work %d" % number, 1, None, 1.5, 0, None)._replace(**changes)
 
 
-def work(added=(), changed=(), removed=(), limits=()):
-    return Work(added, changed, removed, limits)
+def work(added=(), changed=(), removed=(), settings=()):
+    return Work(added, changed, removed, settings)
 
 
 def numbers_of(store):
@@ -74,7 +74,7 @@ class TestStore:
 
     def test_new_store_is_empty(self, factory):
         store = factory()
-        assert (list(store.load()), store.load_limits(), store.take_over(lambda: (1, b"H:1"))) == ([], [], [])
+        assert (list(store.load()), store.load_settings(), store.take_over(lambda: (1, b"H:1"))) == ([], [], [])
 
     def test_store_says_where_it_is(self, factory):
         assert isinstance(factory().where, str) and factory().where
@@ -115,7 +115,7 @@ class TestStore:
     def test_change_is_of_handle_and_retries_alone(self, factory):
         store = factory()
         store.commit(work([row(1, reducer=b"r"), row(2)]))
-        store.commit(work(changed=[Change(1, b"other", 4), Change(99, b"unknown", 1)]))
+        store.commit(work(changed=[Change(1, b"other", 4, 1), Change(99, b"unknown", 1, 1)]))
         assert list(factory().load()) == [row(1, reducer=b"r", handle=b"other", retries=4), row(2)]
 
     def test_remove_takes_ranges_single_ones_and_unknown_ones(self, factory):
@@ -140,7 +140,7 @@ class TestStore:
 
     def test_what_one_transaction_adds_it_can_change_and_remove(self, factory):
         store = factory()
-        store.commit(work([row(1), row(2), row(3)], [Change(2, b"H:1", 1)], [1, 3]))
+        store.commit(work([row(1), row(2), row(3)], [Change(2, b"H:1", 1, 1)], [1, 3]))
         assert list(factory().load()) == [row(2, handle=b"H:1", retries=1)]
 
     def test_same_row_twice_is_one_row(self, factory):
@@ -152,17 +152,17 @@ class TestStore:
 
     def test_limits_are_kept_and_the_last_ones_hold(self, factory):
         store = factory()
-        store.commit(work(limits=[Limits(b"f", 1, 2, 3), Limits(b"\xff\0", None, None, 10**18)]))
-        store.commit(work(limits=[Limits(b"f", None, 7, None)]))
-        assert sorted(factory().load_limits()) == [Limits(b"f", None, 7, None), Limits(b"\xff\0", None, None, 10**18)]
+        store.commit(work(settings=[Setting(b"f", "[1, 2, 3]"), Setting(b"\xff\0", "[null, null, 10**18]")]))
+        store.commit(work(settings=[Setting(b"f", "[null, 7, null]")]))
+        assert sorted(factory().load_settings()) == [Setting(b"f", "[null, 7, null]"), Setting(b"\xff\0", "[null, null, 10**18]")]
 
     def test_failed_commit_leaves_nothing_and_the_next_one_works(self, factory):
         store = factory()
-        store.commit(work([row(1)], limits=[Limits(b"f", 1, 1, 1)]))
+        store.commit(work([row(1)], settings=[Setting(b"f", "[1, 1, 1]")]))
         with pytest.raises(StoreError) as caught:
-            store.commit(work([row(2), row(3, submitted_s=object())], [Change(1, b"x", 1)], [1], [Limits(b"f", 2, 2, 2)]))
+            store.commit(work([row(2), row(3, submitted_s=object())], [Change(1, b"x", 1, 1)], [1], [Setting(b"f", "[2, 2, 2]")]))
         assert store.where in str(caught.value)
-        assert (list(store.load()), store.load_limits()) == ([row(1)], [Limits(b"f", 1, 1, 1)])
+        assert (list(store.load()), store.load_settings()) == ([row(1)], [Setting(b"f", "[1, 1, 1]")])
         store.commit(work([row(4)]))
         assert numbers_of(factory()) == [1, 4]
 
@@ -321,10 +321,10 @@ def test_sqlite_file_of_another_maker_does_not_shrink_for_ever(file):
 
 def test_sqlite_error_of_a_file_that_is_open_is_a_store_error(sqlite_store, file):
     sqlite_store._connection.execute("DROP TABLE gearman_queue_jobs")
-    sqlite_store._connection.execute("DROP TABLE gearman_queue_limits")
+    sqlite_store._connection.execute("DROP TABLE gearman_queue_settings")
     for ask in (
         lambda: list(sqlite_store.load()),
-        sqlite_store.load_limits,
+        sqlite_store.load_settings,
         lambda: sqlite_store.fetch([1]),
         lambda: sqlite_store.commit(work([row(1)])),
     ):
@@ -556,11 +556,11 @@ ROWS = [
     row(2, workload=b"\xff\0", priority=0, due_s=4102444800, retries=2),
     row(3, workload=b"", priority=2),
 ]
-LIMITS = [Limits(b"f", 1, None, 3), Limits(b"\xff", None, 2, None)]
+SETTINGS = [Setting(b"f", "[1, null, 3]"), Setting(b"\xff", "[null, 2, null]")]
 
 
 def test_export_is_one_line_a_job_and_import_makes_them_again(sqlite_store, file, tmp_path):
-    sqlite_store.commit(work(ROWS, limits=LIMITS))
+    sqlite_store.commit(work(ROWS, settings=SETTINGS))
     count, lines = exported(sqlite_store, tmp_path / "out")
     assert count == 3
     assert [from_json(line) for line in lines if not line.startswith('{"maxqueue"')] == ROWS
@@ -568,7 +568,7 @@ def test_export_is_one_line_a_job_and_import_makes_them_again(sqlite_store, file
     other = SqliteStore(str(tmp_path / "other.db"))
     try:
         assert import_from(other, str(tmp_path / "out"), "gearman_queue", b"H:x") == 3
-        assert (list(other.load()), sorted(other.load_limits())) == (ROWS, sorted(LIMITS))
+        assert (list(other.load()), sorted(other.load_settings())) == (ROWS, sorted(SETTINGS))
     finally:
         other.close()
 
@@ -610,7 +610,7 @@ def test_import_of_many_rows_is_in_pieces_and_complete(sqlite_store, tmp_path):
 
 def test_export_and_import_by_the_command_through_a_pipe(file, tmp_path):
     store = SqliteStore(str(file))
-    store.commit(work(ROWS, limits=LIMITS))
+    store.commit(work(ROWS, settings=SETTINGS))
     store.close()
     # UTF-8, whatever the locale says.
     status, lines, stderr = gearmand("--queue", file, "--export", "-", PYTHONIOENCODING="ascii")
@@ -635,11 +635,11 @@ def test_export_and_import_by_the_command_through_a_file(file, tmp_path):
 
 def test_import_of_our_own_file_takes_its_jobs_and_leaves_it_as_it_is(file, tmp_path, sqlite_store):
     source = SqliteStore(str(tmp_path / "source.db"))
-    source.commit(work(ROWS, limits=LIMITS))
+    source.commit(work(ROWS, settings=SETTINGS))
     source.close()
     before = (tmp_path / "source.db").read_bytes()
     assert import_from(sqlite_store, str(tmp_path / "source.db"), "gearman_queue", b"H:x") == 3
-    assert (list(sqlite_store.load()), sorted(sqlite_store.load_limits())) == (ROWS, sorted(LIMITS))
+    assert (list(sqlite_store.load()), sorted(sqlite_store.load_settings())) == (ROWS, sorted(SETTINGS))
     assert (tmp_path / "source.db").read_bytes() == before
 
 
