@@ -175,7 +175,8 @@ class Broker:
             del self.peers[peer]
             self.received_bytes += peer.received_bytes
             self.sent_bytes += peer.sent_bytes
-        while not self.turn(Registry.leave, peer, _JOBS_A_TURN):
+        # What runs when the server stops has not failed: the store has it, as it was.
+        while not self.stopped and not self.turn(Registry.leave, peer, _JOBS_A_TURN):
             pass
 
     # -- time --------------------------------------------------------------------

@@ -430,20 +430,22 @@ def test_every_administrative_command_can_be_given_as_a_line(name):
     stopped = []
     with Server(port=0, http_port=0, on_shutdown=stopped.append) as server, Api(server) as asked, Wire(server.address) as wire:
         line = {"show": "show jobs", "cancel": "cancel job H:x:1", "create": "create function f", "drop": "drop function f",
-                "maxqueue": "maxqueue f 1", "acl": "acl list"}.get(name, name)  # fmt: skip
+                "maxqueue": "maxqueue f 1", "acl": "acl list", "pause": "pause function f", "resume": "resume function f",
+                "policy": "policy f attempts=2", "reprioritise": "reprioritise job H:x:1 high",
+                **dict.fromkeys(("purge", "peek", "buried", "kick", "discard"), name + " f")}.get(name, name)  # fmt: skip
         wire.ask("create function f" if name == "drop" else "version")
         status, _, body = asked.raw("POST", "/api/v1/command", json.dumps({"line": line}), {"Content-Type": "application/json"})
-        if name in ("cancel", "acl"):
+        if name in ("cancel", "acl", "reprioritise"):
             assert status == 400 and json.loads(body)["error"]["code"] == "COMMAND_FAILED"
-        elif name not in ("drop", "shutdown"):
+        elif name not in ("drop", "drain", "shutdown"):
             wire.send_raw(line.encode() + b"\n")
             while len(wire.buffer) < len(body):
                 wire._more()
             assert (status, len(wire.buffer)) == (200, len(body))
         else:
             assert status == 200
-        if name == "shutdown":
-            wait_until(lambda: stopped == [False], "it is told to stop")
+        if name in ("drain", "shutdown"):
+            wait_until(lambda: stopped == [name == "drain"], "it is told to stop")
 
 
 def test_line_that_is_several_is_refused(asked):
