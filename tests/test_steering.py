@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gearmand import Server, steering
+from gearmand import Server, operations, steering
 from gearmand.jobs import BURIED, QUEUED, SCHEDULED, Priority
 from gearmand.policy import NOTHING, Burial, Policy, checked, of_burial, of_function, to_burial, to_function
 from gearmand.rows import Setting
@@ -448,8 +448,9 @@ class ByLine:
         assert self.wire.ask("resume function f") == "OK"
 
     def policy(self, **values):
-        words = ["%s=%s" % (name, json.dumps(value)) for name, value in values.items()]
-        assert dict(self.table(" ".join(["policy f", *words]))).items() >= {name: json.dumps(value) for name, value in values.items()}.items()
+        written = {name: "none" if value is None else json.dumps(value) for name, value in values.items()}
+        words = ["%s=%s" % item for item in written.items()]
+        assert dict(self.table(" ".join(["policy f", *words]))).items() >= written.items()
 
     def purge(self):
         return int(self.wire.ask("purge f").split()[1])
@@ -648,16 +649,34 @@ def test_what_was_set_and_what_was_buried_survive(tmp_path, way):
         wire.can_do(b"f")
         assert nothing_to_do(wire)
         steered.resume()
-        assert wire.grab()[0].decode() == waits
+        handle = wire.grab()[0]
+        assert handle.decode() == waits
+        wire.send(WORK_COMPLETE, handle, b"")
+        wire.echo()
+        wire.send(PRE_SLEEP)
         assert steered.kick() == 2
     with Server(**options) as server, way(server) as steered:
         assert steered.buried() == []
-        assert {handle for handle, _, _ in steered.peek()} == {buried, kicked, waits}
-        assert steered.purge() == 3
+        assert {handle for handle, _, _ in steered.peek()} == {buried, kicked}
+        assert steered.purge() == 2
         steered.policy(attempts=None)
     with Server(**options) as server, way(server) as steered:
         assert steered.peek() == steered.buried() == []
         assert server.broker.registry.functions == {}
+
+
+def test_job_that_runs_when_the_server_stops_has_not_used_an_attempt_up(tmp_path):
+    options = {"port": 0, "queue": str(tmp_path / "queue")}
+    server = Server(**options).start()
+    with Wire(server.address) as wire:
+        operations.change_policy(server.broker, b"f", {"attempts": 1})
+        wire.can_do(b"f")
+        handle = wire.submit(b"f", kind=SUBMIT_JOB_BG)
+        wire.grab()
+        server.stop()
+    with Server(**options) as server, Wire(server.address) as wire:
+        wire.can_do(b"f")
+        assert wire.grab()[0] == handle
 
 
 def test_purge_reaches_what_lies_in_the_store_alone(tmp_path):
