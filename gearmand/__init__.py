@@ -18,6 +18,7 @@ The rooms, in reading order. The job server:
     books                       the tables of all of them, and the moves of one job
     registry                    decides
     revival                     jobs that are no Job yet
+    results                     results of background jobs, for a time
     steering                    what an operator does with functions and jobs
     handover                    what a server leaves to its successor
     gate                        what stands between one peer and what it asks for

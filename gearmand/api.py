@@ -16,12 +16,13 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 from gearmand import figures, operations, text_commands
 from gearmand.api_fields import Field, invalid, to_json
 from gearmand.answers import Answer, Asker, json_answer
-from gearmand.api_jobs import result_of, submit
+from gearmand.api_jobs import kept_result, result_of, submit
 from gearmand.functions import Function
 from gearmand.history import STEP_S, History
 from gearmand.http_request import Refused
 from gearmand.jobs import ENDED, Job
 from gearmand.registry import Registry
+from gearmand.results import Result
 from gearmand.tally import BOUNDS_S
 from gearmand.text_commands import Control
 
@@ -251,10 +252,21 @@ def _result(scene: Scene, asker: Asker, values: Values) -> Answer:
     handle, look = values["handle"], scene.control.broker.turn
     job = look(figures.of_handle, handle)
     if job is None:
-        raise _no_job("handle")
+        return _kept(asker, operations.result(scene.control.broker, handle), values)
     asker.need_to_see(job["function"])
     found = result_of(asker, handle, min(values["wait_s"], _MOST_WAIT_S), values["base64"])
     return json_answer(look(figures.of_handle, handle) or job, 202) if found is None else found
+
+
+def _unique_result(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return _kept(asker, operations.result_of_unique(scene.control.broker, values["function"], values["unique"]), values)
+
+
+def _kept(asker: Asker, result: Optional[Result], values: Values) -> Answer:
+    if result is None:
+        raise _no_job("handle")
+    asker.need_to_see(result.function)
+    return kept_result(result, values["base64"])
 
 
 def _cancel(scene: Scene, asker: Asker, values: Values) -> Answer:
@@ -440,8 +452,10 @@ OPERATIONS: Tuple[Operation, ...] = (
     Operation("GET", "/jobs", "jobs", "The unfinished jobs, but for stored ones that are not in memory.", _jobs, (
         _OF, Field("state", "scheduled|queued|running|buried", "Of this state alone."), _LIMIT)),
     Operation("GET", "/jobs/{handle}", "", "The status of an unfinished job.", _job, (_HANDLE,)),
-    Operation("GET", "/jobs/{handle}/result", "", "Wait for the end of an unfinished job. 202 with its status: it has not ended in time.", _result, (
+    Operation("GET", "/jobs/{handle}/result", "", "Wait for the end of an unfinished job, or have the result of a background job that is kept. 202 with its status: it has not ended in time.", _result, (
         _HANDLE, Field("wait_s", "seconds", "How long to wait, an hour at most.", default=30.0), _BASE64)),
+    Operation("GET", "/functions/{function}/results/{unique}", "", "What the latest background job of a unique has ended with, where that is kept.", _unique_result, (
+        _FUNCTION, Field("unique", "name", "The unique.", True), _BASE64)),
     Operation("DELETE", "/jobs/{handle}", "cancel", "End a job; whoever waits for it gets WORK_FAIL.", _cancel, (_HANDLE,)),
     Operation("POST", "/jobs/{handle}/priority", "reprioritise", "Move a job that waits to another priority.", _reprioritise, (
         _HANDLE, Field("priority", "high|normal|low", "Which one.", True))),

@@ -12,6 +12,7 @@ from gearmand.http_request import Refused
 from gearmand.jobs import Priority
 from gearmand.packet_commands import checked
 from gearmand.protocol import PacketType
+from gearmand.results import Result
 from gearmand.rows import Submission
 from gearmand.waiter import Report, Waiter
 
@@ -59,6 +60,22 @@ def result_of(asker: Asker, handle: bytes, wait_s: float, as_base64: bool) -> Op
             return None
 
 
+def kept_result(result: Result, as_base64: bool) -> Answer:
+    """The same of a background job that has ended."""
+    answer: Dict[str, Any] = {"handle": result.handle, "ended_s": result.epoch_s}
+    if result.how == "complete":
+        answer["result"] = result.data
+        return json_answer(answer, 200, as_base64)
+    answer["error"] = _ERRORS[result.how]
+    if result.how == "exception":
+        answer["error"] = {**answer["error"], "data": result.data}
+    return json_answer(answer, 500, as_base64)
+
+
+_ERRORS = {
+    "exception": {"code": "WORK_EXCEPTION", "text": "the worker raised an exception"},
+    "fail": {"code": "WORK_FAIL", "text": "the job failed"},
+}
 _KEPT = {PacketType.WORK_DATA: "data", PacketType.WORK_WARNING: "warnings"}
 
 
@@ -75,9 +92,9 @@ def _collect(waiter: Waiter, reports: Iterator[Report], as_base64: bool) -> Answ
             answer["result"] = arguments[1]
             return json_answer(answer, 200, as_base64)
         elif kind == PacketType.WORK_EXCEPTION:
-            answer["error"] = {"code": "WORK_EXCEPTION", "text": "the worker raised an exception", "data": arguments[1]}
+            answer["error"] = {**_ERRORS["exception"], "data": arguments[1]}
         elif kind == PacketType.WORK_FAIL:
-            answer["error"] = {"code": "WORK_FAIL", "text": "the job failed"}
+            answer["error"] = _ERRORS["fail"]
     return json_answer(answer, 500, as_base64)
 
 

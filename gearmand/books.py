@@ -20,6 +20,7 @@ from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.policy import Burial, no_burial, of_burial
 from gearmand.protocol import PacketType
+from gearmand.results import Results
 from gearmand.rows import Notes, Row
 from gearmand.rules import Rules
 from gearmand.tally import FAILURE_BYTES, FAILURES, Failure, Failures
@@ -88,6 +89,7 @@ class Books:
         self.awaited: Dict[int, List[Party]] = {}
         # The latest last.
         self.failures: Failures = deque(maxlen=FAILURES)
+        self.results = Results(rules.result_bytes)
 
     def job_of(self, entry: PlainEntry) -> Job:
         """What a plain job is as a Job, for a person to see; it is in no table."""
@@ -266,6 +268,12 @@ class Books:
                 self.wakeups.wake(function, self.now)
         elif not function.open and function.opens is None and function.next_at > self.now:
             function.opens = self.add_deadline(self._openings, function.next_at, function)
+
+    def keep_result(self, job: Job, how: str, data: Workload) -> None:
+        """The job is about to end, or to be buried; what its client would have been told is kept, where it is to be."""
+        policy = job.function.policy
+        if policy is not None and policy.keep_s and job.background:
+            self.results.keep(job.handle, job.function.name, job.unique, how, data, self.epoch_s, self.now, policy.keep_s)
 
     def _bury_or_end(self, job: Job, why: Workload) -> None:
         """After its last attempt has failed, and its listeners have been told."""

@@ -95,6 +95,7 @@ OPTIONS: Tuple[Option, ...] = (
     Option("max-jobs-per-address", "", "number", 0, "N", "How many unfinished jobs there may be that one address has submitted; further ones get ERROR QUEUE_ERROR. 0: no bound.", "Limits"),
     Option("max-jobs-per-function", "", "number", 0, "N", "How many jobs, queued and running, a function may have for which maxqueue has set nothing else; further ones get ERROR QUEUE_ERROR. 0: no bound.", "Limits"),
     Option("max-jobs-memory", "", "size", None, "BYTES", "How much the jobs in memory may take; over it new ones get ERROR QUEUE_ERROR. 0: no bound. Default: half of the machine's memory.", "Limits", highest=2**62),
+    Option("max-results-memory", "", "size", 64 * 1024**2, "BYTES", "How much the results may take that are kept where a function's policy has keep_s; the oldest ones go. 0: none is kept.", "Limits", highest=2**62),
     Option("max-abilities", "", "number", 10_000, "N", "How many functions one worker may say that it can do; a further CAN_DO gets ERROR LIMIT_REACHED. 0: no bound.", "Limits"),
     Option("max-abilities-total", "", "number", 1_000_000, "N", "The same for all workers together.", "Limits"),
     Option("max-limited-functions", "", "number", 100_000, "N", "For how many functions maxqueue may set a limit. 0: no bound.", "Limits"),

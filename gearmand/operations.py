@@ -14,6 +14,7 @@ from gearmand.jobs import Priority
 from gearmand.parties import Party
 from gearmand.policy import Policy
 from gearmand.registry import Registry
+from gearmand.results import Result
 
 PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 """What they are called, in the order of their numbers."""
@@ -84,6 +85,16 @@ def kick(broker: Broker, name: bytes, most: int) -> int:
 def discard(broker: Broker, name: bytes, most: int, asking: Optional[Party] = None) -> int:
     """End buried jobs, the oldest first. Returns how many."""
     return _in_pieces(broker, most, lambda registry, some: steering.discard(registry, name, some, asking))
+
+
+def result(broker: Broker, handle: bytes) -> Optional[Result]:
+    """What a background job has ended with; `None`: it has not ended, or its result is not kept (any more)."""
+    return broker.turn(lambda registry: registry.results.find(handle, registry.now))
+
+
+def result_of_unique(broker: Broker, function: bytes, unique: bytes) -> Optional[Result]:
+    """The same of the latest job of a function and unique that has ended."""
+    return broker.turn(lambda registry: registry.results.of_unique(function, unique, registry.now))
 
 
 def _in_pieces(broker: Broker, most: int, act: Callable[[Registry, int], int]) -> int:

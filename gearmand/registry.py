@@ -408,10 +408,13 @@ class Registry(Books):
             self.note(COMPLETED if kind == WORK_COMPLETE else FAILED, job, party)
         if kind == WORK_COMPLETE:
             tally.completed += 1
+            if job.function.policy is not None:
+                self.keep_result(job, "complete", body[len(handle) + 1 :])
             self._end(job)
         else:
             tally.failed += 1
             self.note_failure(job, "failed", b"")
+            self.keep_result(job, "fail", b"")
             self._bury_or_end(job, b"")
         return True
 
@@ -444,6 +447,7 @@ class Registry(Books):
             self.note(FAILED, job, party)
         tally.exceptions += 1
         self.note_failure(job, "exception", why)
+        self.keep_result(job, "exception", why)
         self._bury_or_end(job, why)
         return True
 

@@ -33,5 +33,7 @@ class Rules(NamedTuple):
     """How many a function may have that has no limit of its own; `None`: any number."""
     most_limited: int = 2**62
     """How many functions may have a limit of their own."""
+    result_bytes: int = 64 * 1024**2
+    """How much results that are kept may take."""
     kept_bytes: int = 0
     """How much stored jobs may take in memory; 0: any amount."""

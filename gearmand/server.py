@@ -436,6 +436,7 @@ def _registry(config: Config) -> Registry:
         most_abilities_in_all=config.max_abilities_total or _NO_BOUND,
         most_jobs=config.max_jobs_per_function or None,
         most_limited=config.max_limited_functions or _NO_BOUND,
+        result_bytes=config.max_results_memory,
         kept_bytes=_share_of_memory(config.queue_memory),
     )
 

@@ -10,6 +10,7 @@ The C server's commands answer byte for byte as it does; `jobs`, `clients` and
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -431,6 +432,19 @@ def _shown(data: Any) -> str:
     return json.dumps(bytes(data[:_SHOWN_BYTES]).decode("utf-8", "backslashreplace"))
 
 
+def _result(control: Control, words: List[bytes]) -> Answer:
+    if len(words) == 3 and _is(words[1], b"job"):
+        found = operations.result(control.broker, words[2])
+    elif len(words) == 4 and _is(words[1], b"unique"):
+        found = operations.result_of_unique(control.broker, words[2], words[3])
+    else:
+        return _incomplete(words[0])
+    if found is None:
+        return text.error("NO_RESULT", "It has not ended, or its result is not kept")
+    data = base64.b64encode(found.data)
+    return text.data(b" ".join((found.handle, found.how.encode(), b"%.3f" % found.epoch_s, data)).rstrip())
+
+
 def _drain(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 1:
         return _incomplete(words[0])
@@ -464,6 +478,7 @@ COMMANDS: Dict[str, Command] = {
     "buried": Command("buried FUNCTION [COUNT]", _buried),
     "kick": Command("kick FUNCTION [COUNT]", _kick, True),
     "discard": Command("discard FUNCTION [COUNT]", _kick, True),
+    "result": Command("result job HANDLE | unique FUNCTION UNIQUE", _result),
     "drain": Command("drain", _drain, True),
     "acl": Command("acl list | grant WHAT SUBJECT [PATTERNS] | revoke WHAT SUBJECT | self-revoke WHAT", _acl, True, True),
     "verbose": Command("verbose", _verbose),

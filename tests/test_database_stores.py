@@ -568,12 +568,12 @@ def test_redis_that_throws_keys_away_is_refused():
     queue.close()
 
 
-def test_limits_of_a_long_function_are_kept(queue):
+def test_settings_of_a_long_function_are_kept(queue):
     store = queue.open()
     settings = [Setting(os.urandom(8192), "[1, 2, 3]"), Setting(b"x" * 8192, "[null, null, 4]")]
     store.commit(work(settings=settings))
     store.commit(work(settings=settings))
-    assert sorted(store.load_settings()) == sorted(limits)
+    assert sorted(store.load_settings()) == sorted(settings)
 
 
 def test_mysql_on_localhost_is_its_local_socket(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from gearmand import Server, operations, steering
 from gearmand.jobs import BURIED, QUEUED, SCHEDULED, Priority
 from gearmand.policy import NOTHING, Burial, Policy, checked, of_burial, of_function, to_burial, to_function
+from gearmand.results import Results
 from gearmand.rows import Setting
 from test_registry import NOOP, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, background, complete, foreground, grab_all, make, worker, Fake
 from web import Api
@@ -627,6 +629,54 @@ def test_cancelling_a_job_that_runs_tells_a_worker_that_wants_to_know(steered, c
 def test_line_that_says_nothing_is_answered_so(client, line, answer):
     found = client.ask(line)
     assert found.lower().startswith(answer.lower())
+
+
+# -- results -------------------------------------------------------------------------
+
+
+def test_results_are_kept_for_a_time_and_within_their_bound():
+    results = Results(2000)
+    results.keep(b"H:1", b"f", b"u", "complete", b"x" * 300, 5.0, 0.0, 10.0)
+    results.keep(b"H:2", b"f", b"u", "fail", b"", 6.0, 1.0, 100.0)
+    assert results.find(b"H:1", 9.9).data == b"x" * 300 and results.of_unique(b"f", b"u", 9.9).handle == b"H:2"
+    assert results.find(b"H:1", 10.0) is None and results.of_unique(b"f", b"u", 10.0).handle == b"H:2"
+    results.keep(b"H:3", b"f", b"", "complete", b"x" * 1400, 7.0, 11.0, 10.0)
+    assert results.find(b"H:2", 11.0) is None and results.of_unique(b"f", b"u", 11.0) is None
+    results.keep(b"H:4", b"f", b"", "complete", b"x" * 1600, 7.0, 11.0, 10.0)
+    assert len(results) == 1 and results.find(b"H:4", 11.0) is None
+    results.keep(b"H:3", b"f", b"", "complete", b"", 7.0, 11.0, 10.0)
+    assert (len(results), results.bytes) == (1, 500)
+
+
+def test_result_of_a_background_job_is_there_afterwards(server, client, party):
+    with Api(server) as asked:
+        asked("PUT", "/functions/f/policy", {"keep_s": 60})
+        handle = client.submit(b"f", unique=b"u", kind=SUBMIT_JOB_BG)
+        assert client.ask("result unique f u").startswith("ERR NO_RESULT")
+        party.send(WORK_COMPLETE, party.grab()[0], b"42")
+        line = wait_until(lambda: (lambda found: found if found.startswith("OK") else None)(client.ask("result job %s" % handle.decode())), "it is there")
+        assert line.split()[1:3] == [handle.decode(), "complete"] and base64.b64decode(line.split()[4]) == b"42"
+        assert client.ask("result unique f u") == line
+        for path in ("/jobs/%s/result" % handle.decode(), "/functions/f/results/u"):
+            assert asked.get(path)["result"] == "42"
+        handle = client.submit(b"f", kind=SUBMIT_JOB_BG)
+        party.send(WORK_EXCEPTION, party.grab()[0], b"why")
+        party.echo()
+        found = asked("GET", "/jobs/%s/result" % handle.decode(), status=500)
+        assert found["error"] == {"code": "WORK_EXCEPTION", "text": "the worker raised an exception", "data": "why"}
+        assert "result" not in client.ask("status")
+
+
+def test_result_of_a_foreground_job_or_without_keep_is_not_kept(server, client, party):
+    handle = client.submit(b"f", kind=SUBMIT_JOB_BG)
+    party.send(WORK_COMPLETE, party.grab()[0], b"42")
+    party.echo()
+    assert client.ask("result job %s" % handle.decode()).startswith("ERR NO_RESULT")
+    operations.change_policy(server.broker, b"f", {"keep_s": 60})
+    handle = client.submit(b"f", kind=SUBMIT_JOB)
+    party.send(WORK_COMPLETE, party.grab()[0], b"42")
+    client.expect(WORK_COMPLETE)
+    assert client.ask("result job %s" % handle.decode()).startswith("ERR NO_RESULT")
 
 
 # -- afterwards ----------------------------------------------------------------------
