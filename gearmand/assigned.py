@@ -44,13 +44,17 @@ class AssignedJob:
     `reducer` is one where the job is a reduce job that came with
     JOB_ASSIGN_ALL, else `None`.
 
+    `cancelled`: whether the job was cancelled at the server, where the worker
+    was made with `cancellations` and the server tells. A long job asks now and
+    then, and returns; whatever it returns goes nowhere.
+
     Whatever sends raises ServerLost once the job's server is lost, and
     GearmandError once the job has ended. Threads: one at a time.
     """
 
     __slots__ = (
         "data", "server", "ended_by", "result", "error", "lost",
-        "_ability", "_connection", "_handle", "_unique", "_reducer", "_workload",
+        "_ability", "_cancelled", "_connection", "_handle", "_unique", "_reducer", "_workload",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +77,7 @@ class AssignedJob:
         """What the callable raised, or a JobException with what it told."""
         self.lost: Optional[ServerLost] = None
         self._ability = ability
+        self._cancelled = False
         self._connection = connection
         self._handle = handle
         self._unique = unique
@@ -104,6 +109,19 @@ class AssignedJob:
         if self._workload is _UNDECODED:
             self._workload = self._ability.encoder.decode(self.data)
         return self._workload
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled, as far as the server has told by now. Does not wait. False once the server is lost."""
+        if not self._cancelled and self.lost is None and self.ended_by is None:
+            told = (int(WORK_FAIL), self._handle)
+            try:
+                events = self._connection.receive(0)
+            except ServerLost:
+                return False  # Whoever sends next is told.
+            self._cancelled = told in events
+            self._connection.put_back([event for event in events if event != told])
+        return self._cancelled
 
     # -- reports -----------------------------------------------------------------
 

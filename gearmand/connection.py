@@ -54,6 +54,7 @@ class Connection:
         self.address = address
         self._io_timeout_s = io_timeout_s
         self._decoder = Decoder(0, 0, RESPONSE)
+        self._put_back: List[Event] = []
         try:
             # A Channel, used like a socket, where TLS is spoken.
             self._socket: Any = _connected(address, connect_timeout_s, tls)
@@ -99,6 +100,9 @@ class Connection:
 
         Nothing after `timeout_s`, or while a packet is still incomplete. ServerLost: it has gone, or speaks no Gearman.
         """
+        if self._put_back:
+            events, self._put_back = self._put_back, []
+            return events
         if self._decoder.failure is not None:
             raise self._lost("it does not speak Gearman: %s" % self._decoder.failure)
         try:
@@ -129,6 +133,10 @@ class Connection:
                     raise
         # A failure after good events is for the next call.
         return events if events or self._decoder.failure is None else self.receive(0)
+
+    def put_back(self, events: List[Event]) -> None:
+        """They are received again, first, by a later `receive`; no poll tells of them."""
+        self._put_back += events
 
     def receive_some(self, deadline: Optional[float]) -> List[Event]:
         """The same, but at least one event, before `deadline` (monotonic; `None`: whenever). ServerLost, TimeoutError."""

@@ -60,9 +60,12 @@ class Shift:
         hooks: Hooks,
         tls: "Optional[ClientSide]" = None,
         token: Union[None, str, bytes] = None,
+        cancellations: bool = False,
     ) -> None:
         self.addresses = addresses
         self.greeting = packet_of(token) + (b"" if client_id is None else pack(PacketType.SET_CLIENT_ID, client_id))
+        if cancellations:
+            self.greeting += pack(PacketType.OPTION_REQ, b"cancellations")
         self.connect_timeout_s = connect_timeout_s
         self.io_timeout_s = io_timeout_s
         self.abilities = abilities

@@ -53,29 +53,25 @@ Call = Callable[[AssignedJob], Any]
 class Worker:
     """`servers`: see `addresses.parse_all`. `encoder`: for workloads and results, see `encoders`.
 
-    `concurrency`: how many jobs at once, each in a thread of its own; to every
-    server each thread is a worker. `processes`: how many processes are forked
-    to do that, 0: none, it is done here. `client_id`: what the administrative
-    command `workers` shows. `tls`: a `Tls`, an `ssl.SSLContext`, or True for
-    the files that the environment names: speak TLS. `token`: for `--acl`.
+    `concurrency`: how many jobs at once, each in a thread of its own; to every server each thread is a worker.
+    `processes`: how many processes are forked to do that, 0: none, it is done here. `client_id`: what the
+    administrative command `workers` shows. `tls`: a `Tls`, an `ssl.SSLContext`, or True for the files that the
+    environment names: speak TLS. `token`: for `--acl`. `cancellations`: have `job.cancelled` tell, where the server
+    is this one.
 
-    `max_jobs`, `max_age_s`: when a process has begun that many jobs, or is
-    that old, it is replaced, and without processes `work` returns; several
-    threads may begin a few more. `connect_timeout_s`: for one address of a
-    server; `io_timeout_s`: how long a server may take to answer a GRAB_JOB, or
-    no byte of what is sent, before it is taken for lost, `None`: for ever.
-    `stop_timeout_s`: how long processes that are to stop may take before they
-    are killed, `None`: as long as their jobs take.
+    `max_jobs`, `max_age_s`: when a process has begun that many jobs, or is that old, it is replaced, and without
+    processes `work` returns; several threads may begin a few more. `connect_timeout_s`: for one address of a server;
+    `io_timeout_s`: how long a server may take to answer a GRAB_JOB, or no byte of what is sent, before it is taken
+    for lost, `None`: for ever. `stop_timeout_s`: how long processes that are to stop may take before they are killed,
+    `None`: as long as their jobs take.
 
-    Hooks are called in the thread where it happens, and an exception in one is
-    logged: `on_connect(server)`; `on_disconnect(server, error)`, `None` for an
-    error when the worker stops; `on_job_start(job)`; then, unless its server
-    was lost, one of `on_job_complete(job, result)`, `on_job_fail(job)`,
-    `on_job_exception(job, error)`; `after_job(job)`; `on_idle()` when a thread
-    has nothing to do after a job, or at first.
+    Hooks are called in the thread where it happens, and an exception in one is logged: `on_connect(server)`;
+    `on_disconnect(server, error)`, `None` for an error when the worker stops; `on_job_start(job)`; then, unless its
+    server was lost, one of `on_job_complete(job, result)`, `on_job_fail(job)`, `on_job_exception(job, error)`;
+    `after_job(job)`; `on_idle()` when a thread has nothing to do after a job, or at first.
 
-    Nothing is connected or started before `work` or `start`. ConfigError: a
-    value cannot be used. Threads: any may call any method.
+    Nothing is connected or started before `work` or `start`. ConfigError: a value cannot be used. Threads: any may
+    call any method.
     """
 
     servers: List[Address]
@@ -83,6 +79,7 @@ class Worker:
     token: Union[None, str, bytes]
     encoder: Any
     tls: Any
+    cancellations: bool
     concurrency: int
     processes: int
     max_jobs: Optional[int]
@@ -99,6 +96,7 @@ class Worker:
         token: Union[None, str, bytes] = None,
         encoder: Any = None,
         tls: Any = None,
+        cancellations: bool = False,
         concurrency: int = 1,
         processes: int = 0,
         max_jobs: Optional[int] = None,
@@ -116,8 +114,8 @@ class Worker:
         on_idle: Optional[Callable[[], Any]] = None,
     ) -> None:
         self.configure(
-            servers=servers, client_id=client_id, token=token, encoder=encoder, tls=tls, concurrency=concurrency,
-            processes=processes, max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s,
+            servers=servers, client_id=client_id, token=token, encoder=encoder, tls=tls, cancellations=cancellations,
+            concurrency=concurrency, processes=processes, max_jobs=max_jobs, max_age_s=max_age_s, connect_timeout_s=connect_timeout_s,
             io_timeout_s=io_timeout_s, stop_timeout_s=stop_timeout_s,
         )  # fmt: skip
         self._hooks = Hooks(
@@ -261,8 +259,9 @@ class Worker:
         with self._lock:
             self._require_idle()
             shift = Shift(
-                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.tls, self.token
-            )
+                self.servers, self.client_id, self.connect_timeout_s, self.io_timeout_s, self._abilities, self._hooks, self.tls,
+                self.token, self.cancellations,
+            )  # fmt: skip
             shift.most_jobs, shift.ends_at, shift.stop_if = self.max_jobs, ends_at, stop_if
             shift.lanes = [Lane(shift) for _ in range(self.concurrency)]
             self._lanes_left = self.concurrency
@@ -393,6 +392,7 @@ _SETTINGS: Dict[str, Callable[[str, Any], Any]] = {
     "token": lambda name, value: (packet_of(value), value)[1],
     "encoder": lambda name, value: encoder_of(value),
     "tls": lambda name, value: tls_of(value),
+    "cancellations": lambda name, value: bool(value),
     "concurrency": _count(1),
     "processes": _count(0),
     "max_jobs": _or_none(_count(1)),

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from gearmand import JobException, JobFailed, Server
+from gearmand import JobException, JobFailed, Server, operations
 from gearmand.errors import ConfigError, GearmandError, ServerLost
 from gearmand.worker import Worker, main
 from peers import ScriptedServer, free_address
@@ -1921,3 +1921,31 @@ def test_worker_of_a_server_that_knows_no_grab_job_uniq():
     with ScriptedServer(perl) as server, Worker(server.address) as worker:
         worker.register("f", lambda job: job.workload)
         assert done.wait(20)
+
+
+# -- cancellations -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_job_that_was_cancelled_says_so_where_the_worker_asked_for_it(wants):
+    seen, may_look = [], threading.Event()
+
+    def look(job):
+        seen.append((job.handle, job.cancelled))
+        may_look.wait(DEADLINE_S)
+        seen.append((job.handle, job.cancelled))
+        return b"whatever"
+
+    with Server(port=0) as server, Worker("%s:%d" % server.address, cancellations=wants, on_idle=lambda: None) as worker, Wire(server.address) as wire:
+        worker.register("f", look)
+        handle = wire.submit(b"f")
+        wait_until(lambda: seen, "it runs")
+        assert operations.cancel_job(server.broker, handle)
+        wire.expect(WORK_FAIL)
+        time.sleep(0.05)
+        may_look.set()
+        # And it goes on with the next one.
+        later = wire.submit(b"f")
+        assert wire.expect(WORK_COMPLETE) == [later, b"whatever"]
+    first, after = seen[:2]
+    assert first == (handle.decode(), False) and after == (handle.decode(), wants)
