@@ -48,10 +48,11 @@ class Sight(NamedTuple):
 
 
 class View(NamedTuple):
-    """`ask` takes what has been seen before, if anything. `columns`: by title, which field of a row."""
+    """`ask` takes what has been seen before, if anything. `columns`: by title, which field of a row; `first`: the one to begin with."""
 
     name: str
     ask: Callable[[Admin, Optional[Sight]], Sight]
+    first: str
     columns: Dict[str, str]
 
 
@@ -82,19 +83,19 @@ def _connections(admin: Admin, before: Optional[Sight]) -> Sight:
 
 VIEWS = [
     View(
-        "functions", _functions,
+        "functions", _functions, "QUEUED",
         {
             "FUNCTION": "function", "QUEUED": "queued", "RUNNING": "running", "WORKERS": "workers",
             "CHANGE/S": "rate", "HIGH": "high", "NORMAL": "normal", "LOW": "low",
         },
     ),
-    View("workers", _connections, {"ABILITIES": "functions", "ADDRESS": "address", "ID": "client_id", "FD": "fd"}),
+    View("workers", _connections, "ABILITIES", {"ABILITIES": "functions", "ADDRESS": "address", "ID": "client_id", "FD": "fd"}),
 ]  # fmt: skip
 """The first columns go last where there is no room. No title is in two views."""
 
 COLUMNS = [title for view in VIEWS for title in view.columns]
 
-DEFAULT_COLUMN = "QUEUED"
+DEFAULT_COLUMN = VIEWS[0].first
 
 
 class Top:
@@ -107,7 +108,7 @@ class Top:
         self._admins = admins
         # The shown one first.
         self._views = sorted(VIEWS, key=lambda view: column not in view.columns)
-        self._column = {view.name: next(iter(view.columns)) for view in VIEWS}
+        self._column = {view.name: view.first for view in VIEWS}
         self._column[self._view.name] = column
         self._reversed = False
         self._skipped = 0
@@ -178,21 +179,21 @@ class Top:
 
     def text(self) -> str:
         """For each server a title with the time, its whole table, and an empty line."""
-        found = []
+        found = ""
         for admin, sight in self._sights():
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(sight.time))
             title = "%s  %s  %s" % (admin.address, at, sight.summary)
-            found += [title.rstrip(), *self._body(sight, sys.maxsize, sys.maxsize), "", ""]
-        return "\n".join(found)
+            found += "\n".join([title.rstrip(), *self._body(sight, sys.maxsize, sys.maxsize), "", ""])
+        return found
 
     def json(self) -> str:
         """For each server an object, on a line of its own."""
-        lines = []
+        found = ""
         for admin, sight in self._sights():
             rows = {self._view.name: [row._asdict() for row in self._ordered(sight.rows)]}
             told = {"error": sight.error} if sight.error else rows
-            lines.append(json.dumps({"server": str(admin.address), "time": sight.time, **told}) + "\n")
-        return "".join(lines)
+            found += json.dumps({"server": str(admin.address), "time": sight.time, **told}) + "\n"
+        return found
 
     def _body(self, sight: Sight, width: int, height: int) -> List[str]:
         if sight.error:
@@ -237,28 +238,27 @@ def show(top: Top, interval_s: float, count: Optional[int], as_json: bool, write
     on_screen = not as_json and sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     try:
         if on_screen:
-            ended_by_count = _on_screen(top, interval_s, count)
+            _on_screen(top, interval_s, count)
         else:
-            ended_by_count = _in_lines(top, interval_s, count, lambda: write(top.json() if as_json else top.text()))
+            _in_lines(top, interval_s, count, lambda: write(top.json() if as_json else top.text()))
     except KeyboardInterrupt:
         return 0
-    return int(ended_by_count and top.failed)
+    return int(top.failed)
 
 
 def _rounds(count: Optional[int]) -> Iterable[int]:
     return itertools.count() if count is None else range(count)
 
 
-def _in_lines(top: Top, interval_s: float, count: Optional[int], write: Callable[[], None]) -> bool:
+def _in_lines(top: Top, interval_s: float, count: Optional[int], write: Callable[[], None]) -> None:
     for number in _rounds(count):
         if number:
             time.sleep(interval_s)
         top.ask()
         write()
-    return True
 
 
-def _on_screen(top: Top, interval_s: float, count: Optional[int]) -> bool:
+def _on_screen(top: Top, interval_s: float, count: Optional[int]) -> None:
     with Screen() as screen:
         for _ in _rounds(count):
             top.ask()
@@ -267,5 +267,4 @@ def _on_screen(top: Top, interval_s: float, count: Optional[int]) -> bool:
             while key not in ("", "q") and not top.press(key):
                 key = screen.show(top.lines, ends_at - time.monotonic())
             if key == "q":
-                return False
-    return True
+                raise KeyboardInterrupt  # It ends as with Ctrl-C.

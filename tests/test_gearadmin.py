@@ -765,6 +765,7 @@ def test_top_that_lacks_a_server_in_its_last_screen_has_status_1(server, more):
     status, out, err = run(OURS, "-h", lost, "-h", live, "--top", "--interval", "0.1", "--count", "2", *more)
     assert (status, err) == (1, "")
     assert out.count(b"Connection refused") == 2 and out.count(live.encode()) == 2
+    assert more or out.count(b"\n\n") == 4 and b"\n\n\n" not in out
     if more:
         lines = [json.loads(line) for line in out.splitlines()]
         assert [set(line) for line in lines] == 2 * [{"server", "time", "error"}, {"server", "time", "functions"}]
