@@ -14,17 +14,18 @@ import os
 import socket
 import sys
 import textwrap
-import time
 from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from gearmand.addresses import Address, parse, parse_all
-from gearmand.admin import Admin, Snapshot
+from gearmand.admin import Admin
 from gearmand.errors import AdminRefused, ConfigError, GearmandError, ServerLost
-from gearmand.screen import Screen, fitted, printable, table
+from gearmand.screen import printable
 from gearmand.tokens import find
+from gearmand.top import COLUMNS, DEFAULT_COLUMN, Top, show
 from gearmand.version import VERSION
 
 DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_INTERVAL_S = 2.0
 _LINE_WIDTH = 79
 
 
@@ -35,11 +36,14 @@ class NotIdle(GearmandError):
 # -- what an option does at a server ---------------------------------------------------
 
 
+_Act = Callable[[Admin, Any], Any]
+
+
 class Command(NamedTuple):
     """One option that asks the server something.
 
     `text` takes the Admin and the option's value, and returns what is printed.
-    `data` returns the same as an object, for --json; `None` where there is
+    `data` returns the same as an object, for --json: True where there is
     nothing to read. `check` makes the value from what was given, or raises
     ValueError. `refusal_status`: the exit status when the server refuses it.
     """
@@ -48,7 +52,7 @@ class Command(NamedTuple):
     value: str
     help: str
     text: Callable[[Admin, Any], str]
-    data: Optional[Callable[[Admin], Any]] = None
+    data: _Act
     nargs: Any = None
     check: Optional[Callable[[Any], Any]] = None
     # The C tool says that the server refused on standard error alone, and its
@@ -56,26 +60,21 @@ class Command(NamedTuple):
     refusal_status: int = 0
 
 
-def _table(command: str) -> Callable[[Admin, Any], str]:
-    return lambda admin, _: admin.table(command).decode("utf-8", "surrogateescape") + ".\n"
+def _table(command: str, read: Callable[[Admin], Any]) -> Tuple[_Act, _Act]:
+    return lambda admin, _: admin.table(command).decode("utf-8", "surrogateescape") + ".\n", lambda admin, _: read(admin)
 
 
-def _value(command: str) -> Callable[[Admin, Any], str]:
-    return lambda admin, _: admin.value(command) + "\n"
+def _value(command: str, read: Callable[[Admin], Any]) -> Tuple[_Act, _Act]:
+    return lambda admin, _: admin.value(command) + "\n", lambda admin, _: read(admin)
 
 
-def _done(act: Callable[[Admin, Any], None]) -> Callable[[Admin, Any], str]:
-    def text(admin: Admin, value: Any) -> str:
-        act(admin, value)
-        return "OK\n"
-
-    return text
+def _done(act: Callable[[Admin, Any], None], text: str = "OK\n") -> Tuple[_Act, _Act]:
+    return lambda admin, value: act(admin, value) or text, lambda admin, value: act(admin, value) or True
 
 
-def _wait(admin: Admin, wait: Tuple[Optional[str], Optional[float]]) -> str:
+def _wait(admin: Admin, wait: Tuple[Optional[str], Optional[float]]) -> None:
     if not admin.wait_until_idle(*wait):
         raise NotIdle("%s: %s still has jobs after %g s" % (admin.address, wait[0] or "the server", wait[1] or 0))
-    return ""
 
 
 def _queue_limits(words: List[str]) -> List[Any]:
@@ -96,8 +95,12 @@ def _way_to_stop(word: str) -> bool:
     return bool(word)
 
 
+def _watch_interval(word: str) -> float:
+    return _interval(word or "1")
+
+
 def _interval(word: str) -> float:
-    seconds = 1.0 if word == "" else _number(word, float)
+    seconds = _number(word, float)
     if not 0 < seconds < 1e9:
         raise ValueError("a number of seconds above 0")
     return seconds
@@ -110,6 +113,19 @@ def _seconds(word: str) -> float:
     return seconds
 
 
+def _count(word: str) -> int:
+    count: int = _number(word, int)
+    if count < 1:
+        raise ValueError("a number of screens above 0")
+    return count
+
+
+def _column(word: str) -> str:
+    if word.upper() not in COLUMNS:
+        raise ValueError("the title of a column, one of " + ", ".join(COLUMNS).lower())
+    return word.upper()
+
+
 def _number(word: str, kind: Callable[[str], Any]) -> Any:
     try:
         return kind(word)
@@ -120,59 +136,59 @@ def _number(word: str, kind: Callable[[str], Any]) -> Any:
 COMMANDS = [
     Command(
         "wait-until-idle", "[FUNCTION]", "Wait until the function, or every one, has no jobs, queued or running. --timeout bounds it.",
-        _wait, nargs="?", refusal_status=1,
+        *_done(_wait, ""), nargs="?", refusal_status=1,
     ),
-    Command("getpid", "", "The server's process id.", _value("getpid"), Admin.getpid),
-    Command("create-function", "FUNCTION", "List a function before it is used.", _done(Admin.create_function)),
-    Command("drop-function", "FUNCTION", "Forget a function without workers and jobs.", _done(Admin.drop_function)),
+    Command("getpid", "", "The server's process id.", *_value("getpid", Admin.getpid)),
+    Command("create-function", "FUNCTION", "List a function before it is used.", *_done(Admin.create_function)),
+    Command("drop-function", "FUNCTION", "Forget a function without workers and jobs.", *_done(Admin.drop_function)),
     Command(
         "maxqueue", "FUNCTION [LIMIT | HIGH NORMAL LOW]",
         "Have new jobs of the function refused while it has that many; no limit or 0: all are taken.",
-        _done(lambda admin, value: admin.max_queue(*value)), nargs="+", check=_queue_limits, refusal_status=1,
+        *_done(lambda admin, value: admin.max_queue(*value)), nargs="+", check=_queue_limits, refusal_status=1,
     ),
-    Command("show-jobs", "", "Every job: handle, retries, whether nobody wants it, whether it is stored.", _table("show jobs"), Admin.show_jobs),
-    Command("show-unique-jobs", "", "The unique of every job.", _table("show unique jobs"), Admin.show_unique_jobs),
-    Command("cancel-job", "HANDLE", "End a job; whoever waits for it is told that it failed.", _done(Admin.cancel_job)),
-    Command("server-verbose", "", "How much the server logs.", _value("verbose"), Admin.verbose),
-    Command("server-version", "", "The server's version.", _value("version"), Admin.version),
-    Command("workers", "", "Every connection: descriptor, address, client id, functions that it can do.", _table("workers"), Admin.workers),
+    Command("show-jobs", "", "Every job: handle, retries, whether nobody wants it, whether it is stored.", *_table("show jobs", Admin.show_jobs)),
+    Command("show-unique-jobs", "", "The unique of every job.", *_table("show unique jobs", Admin.show_unique_jobs)),
+    Command("cancel-job", "HANDLE", "End a job; whoever waits for it is told that it failed.", *_done(Admin.cancel_job)),
+    Command("server-verbose", "", "How much the server logs.", *_value("verbose", Admin.verbose)),
+    Command("server-version", "", "The server's version.", *_value("version", Admin.version)),
+    Command("workers", "", "Every connection: descriptor, address, client id, functions that it can do.", *_table("workers", Admin.workers)),
     Command(
         "priority-status", "", "Every function: queued jobs of high, normal and low priority, workers.",
-        _table("prioritystatus"), Admin.priority_status,
+        *_table("prioritystatus", Admin.priority_status),
     ),
-    Command("status", "", "Every function: its jobs, how many of them run, its workers.", _table("status"), Admin.status),
+    Command("status", "", "Every function: its jobs, how many of them run, its workers.", *_table("status", Admin.status)),
     Command(
         "jobs", "", "Every job: function, unique, its worker, how many wait for it. The C server does not know this.",
-        _table("jobs"), Admin.jobs, refusal_status=1,
+        *_table("jobs", Admin.jobs), refusal_status=1,
     ),
     Command(
         "clients", "", "Every connection, with the jobs that it waits for. The C server does not know this.",
-        _table("clients"), Admin.clients, refusal_status=1,
+        *_table("clients", Admin.clients), refusal_status=1,
     ),
     Command(
         "acl-list", "", "Every subject of the access list, and what it may. The C server has no such list.",
-        _table("acl list"), Admin.acl_list, refusal_status=1,
+        *_table("acl list", Admin.acl_list), refusal_status=1,
     ),
     Command(
         "acl-grant", "WHAT SUBJECT [PATTERNS]",
         "Let a subject submit, work or admin what the patterns say, or change the list (grant), instead of what it might before.",
-        _done(lambda admin, words: admin.acl_grant(*words)), nargs="+", check=_grant, refusal_status=1,
+        *_done(lambda admin, words: admin.acl_grant(*words)), nargs="+", check=_grant, refusal_status=1,
     ),
     Command(
         "acl-revoke", "WHAT SUBJECT", "Take submit, work, admin, grant or all of it from a subject.",
-        _done(lambda admin, words: admin.acl_revoke(*words)), nargs=2, refusal_status=1,
+        *_done(lambda admin, words: admin.acl_revoke(*words)), nargs=2, refusal_status=1,
     ),
     Command(
         "acl-self-revoke", "WHAT", "Do without it from now on, by the token of this command.",
-        _done(Admin.acl_self_revoke), refusal_status=1,
+        *_done(Admin.acl_self_revoke), refusal_status=1,
     ),
     Command(
         "shutdown-graceful", "", "The same as --shutdown graceful.",
-        _done(lambda admin, _: admin.shutdown(graceful=True)), refusal_status=1,
+        *_done(lambda admin, _: admin.shutdown(graceful=True)), refusal_status=1,
     ),
     Command(
         "shutdown", "[graceful]", "Stop the server, at once or when its work is done. The C server does not know this.",
-        _done(Admin.shutdown), nargs="?", check=_way_to_stop, refusal_status=1,
+        *_done(Admin.shutdown), nargs="?", check=_way_to_stop, refusal_status=1,
     ),
 ]  # fmt: skip
 """In the order in which they are carried out, whatever their order on the command line: that of the C tool."""
@@ -196,8 +212,12 @@ OPTIONS = [
     Option("host", "h", "HOST", "The server, HOST, HOST:PORT or unix:PATH; may be given several times. Default: GEARMAN_SERVERS or GEARMAN_SERVER in the environment, the first one there, else 127.0.0.1."),
     Option("port", "p", "PORT", "The port where HOST has none, a number or a service's name. Default: 4730."),
     Option("timeout", "", "SECONDS", "How long the server may take for each answer (default: 10), or --wait-until-idle in all (default: for ever). 0: for ever.", check=_seconds),
-    Option("json", "", "", "Print one JSON object for each server, on a line of its own."),
-    Option("watch", "", "[SECONDS]", "Show the functions anew every so many seconds (default: 1). On a terminal, q ends it.", nargs="?", check=_interval),
+    Option("json", "", "", "Print one JSON object for each server, on a line of its own, with what each command answers."),
+    Option("top", "", "", "Show the functions, their jobs and workers, and how fast that changes, again and again. On a terminal keys choose what is shown; q ends it."),
+    Option("interval", "", "SECONDS", "With --top: every so many seconds (default: 2).", check=_interval),
+    Option("count", "", "N", "With --top: end after so many screens.", check=_count),
+    Option("sort", "", "COLUMN", "With --top: order by the column with this title (default: queued), of the functions or of the connections.", check=_column),
+    Option("watch", "", "[SECONDS]", "The same as --top --interval SECONDS (default: 1).", nargs="?", check=_watch_interval),
     Option("token-file", "", "FILE", "The first line of the file is a token, which is presented to the server; see gearmand(8). Default: GEARMAN_TOKEN in the environment, where it is set."),
     Option("ssl", "S", "", "Speak TLS with the server, but for Unix-domain sockets."),
     Option("ssl-ca-file", "", "FILE", "The certificates, in PEM format, one of which has to have signed a server's. Default: GEARMAND_CA_CERTIFICATE in the environment, else those that the system trusts."),
@@ -294,7 +314,12 @@ def _run(given: Dict[str, Any]) -> int:
             _write(text)
             return 0
     commands = [command for command in COMMANDS if command.name in given]
-    if not commands and "watch" not in given:
+    if "watch" in given:
+        given = {"top": True, "interval": given["watch"], **given}
+    for name in ("interval", "count", "sort"):
+        if name in given and "top" not in given:
+            raise ConfigError("--%s: expected --top too" % name)
+    if not commands and "top" not in given:
         raise ConfigError("no command is given; --help lists what there is")
     timeout_s = given.get("timeout", DEFAULT_TIMEOUT_S) or None
     if "wait-until-idle" in given:
@@ -307,11 +332,12 @@ def _run(given: Dict[str, Any]) -> int:
         tls = of_options(given)
     admins = [Admin(address, timeout_s, tls=tls, token=token) for address in _addresses(given)]
     if "json" in given:
-        status = _print_json(admins, commands)
+        status = max(_print_json(admin, commands, given) for admin in admins)
     else:
         status = max(_print_text(admin, commands, given, len(admins) > 1) for admin in admins)
-    if "watch" in given and not status:
-        _watch(admins, given["watch"], "json" in given)
+    if "top" in given and not status:
+        top = Top(admins, given.get("sort", DEFAULT_COLUMN))
+        status = show(top, given.get("interval", DEFAULT_INTERVAL_S), given.get("count"), "json" in given, _write)
     return status
 
 
@@ -331,23 +357,22 @@ def _print_text(admin: Admin, commands: List[Command], given: Dict[str, Any], na
     return status
 
 
-def _print_json(admins: List[Admin], commands: List[Command]) -> int:
-    """One object for each server. `errors` is there when something failed; the exit status is then 1."""
-    for command in commands:
-        if command.data is None:
-            raise ConfigError("--%s and --json: there is nothing to read" % command.name)
+def _print_json(admin: Admin, commands: List[Command], given: Dict[str, Any]) -> int:
+    """The same as one object: a member for each command, and `error` where the server was lost."""
     status = 0
-    for admin in admins if commands else ():
-        found: Dict[str, Any] = {"server": str(admin.address)}
-        for command in commands:
-            assert command.data is not None
-            try:
-                found[command.name.replace("-", "_")] = _plain(command.data(admin))
-            except (AdminRefused, ServerLost) as error:
-                status = _complain(error)
-                found.setdefault("errors", []).append(str(error))
-                if isinstance(error, ServerLost):
-                    break
+    found: Dict[str, Any] = {"server": str(admin.address)}
+    for command in commands:
+        name = command.name.replace("-", "_")
+        try:
+            found[name] = _plain(command.data(admin, given[command.name]))
+        except AdminRefused as error:
+            status = _complain(error)
+            found[name] = {"error": str(error)}
+        except (ServerLost, NotIdle) as error:
+            status = _complain(error)
+            found["error"] = str(error)
+            break
+    if commands:
         _write(json.dumps(found) + "\n")
     return status
 
@@ -375,76 +400,6 @@ def _write(text: str) -> None:
 def _complain(what: Any) -> int:
     print("gearadmin: %s" % printable(str(what)), file=sys.stderr)
     return 1
-
-
-# -- watch -------------------------------------------------------------------------
-
-
-def _watch(admins: List[Admin], interval_s: float, as_json: bool) -> None:
-    """Until Ctrl-C, or q on a terminal, ends it. ServerLost, except on a terminal: there the server may come back."""
-    on_screen = not as_json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    try:
-        if on_screen:
-            _watch_on_screen(admins, interval_s)
-        else:
-            _watch_in_lines(admins, interval_s, _json_line if as_json else _paragraph)
-    except KeyboardInterrupt:
-        pass
-
-
-def _watch_in_lines(admins: List[Admin], interval_s: float, text: Callable[[Admin, Snapshot], str]) -> None:
-    before: Dict[Admin, Snapshot] = {}
-    while True:
-        for admin in admins:
-            before[admin] = admin.snapshot(before.get(admin))
-            _write(text(admin, before[admin]))
-        time.sleep(interval_s)
-
-
-def _json_line(admin: Admin, snapshot: Snapshot) -> str:
-    functions = [{**_plain(row), "rate": snapshot.rates.get(row.function)} for row in snapshot.functions]
-    return json.dumps({"server": str(admin.address), "time": snapshot.time, "functions": functions}) + "\n"
-
-
-def _paragraph(admin: Admin, snapshot: Snapshot) -> str:
-    title = "%s  %s" % (admin.address, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time)))
-    return "\n".join([title, *_functions(snapshot, sys.maxsize, sys.maxsize), "", ""])
-
-
-def _watch_on_screen(admins: List[Admin], interval_s: float) -> None:
-    before: Dict[Admin, Snapshot] = {}
-    failures: Dict[Admin, ServerLost] = {}
-
-    def lines(width: int, height: int) -> List[str]:
-        found: List[str] = []
-        for admin in admins:
-            title = "%s  %s  q: quit" % (admin.address, time.strftime("%H:%M:%S"))
-            failed = failures.get(admin)
-            room = max(1, height // len(admins) - 1)
-            what = [printable(str(failed))] if failed else _functions(before[admin], width, room)
-            found += [fitted(line, width).rstrip() for line in (title, *what)]
-        return found[:height]
-
-    with Screen() as screen:
-        while True:
-            for admin in admins:
-                try:
-                    before[admin] = admin.snapshot(before.get(admin))
-                    failures.pop(admin, None)
-                except ServerLost as error:
-                    failures[admin] = error
-            if not screen.show(lines, interval_s):
-                return
-
-
-def _functions(snapshot: Snapshot, width: int, height: int) -> List[str]:
-    """A table of them, those with most jobs first."""
-    rows = []
-    for row in sorted(snapshot.functions, key=lambda row: (-row.total, row.function)):
-        rate = snapshot.rates.get(row.function)
-        change = "" if rate is None else "%+.1f" % rate
-        rows.append((row.function, str(row.queued), str(row.running), str(row.workers), change))
-    return table(("FUNCTION", "QUEUED", "RUNNING", "WORKERS", "CHANGE/S"), rows, width, height)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ one none.
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import sys
@@ -66,6 +67,12 @@ def fitted(text: str, width: int) -> str:
     return fitted(kept + "\N{HORIZONTAL ELLIPSIS}" * (width > 0), width)
 
 
+KEYS = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left", "\x1b[5~": "page up", "\x1b[6~": "page down"}
+"""What a terminal sends for keys that are no characters; some send O for the bracket."""
+
+_ONE_KEY = re.compile(rb"\x1b[\[O][0-9;]*.|.", re.DOTALL)
+
+
 class Screen:
     """The terminal of stdin and stdout, for as long as the `with` lasts; it is left as it was found, after SIGTERM too."""
 
@@ -75,6 +82,7 @@ class Screen:
     def __enter__(self) -> "Screen":
         self._input = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         self._keys = self._input is not None
+        self._typed = b""
         self._interrupted = False
         self._on_term = signal.signal(signal.SIGTERM, self._end)
         self._on_int = signal.getsignal(signal.SIGINT)
@@ -109,8 +117,11 @@ class Screen:
     def _end(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    def show(self, lines: Callable[[int, int], List[str]], seconds: float) -> bool:
-        """Show what `lines` returns for a width and a height, anew when they change, for so long. False: q was pressed."""
+    def show(self, lines: Callable[[int, int], List[str]], seconds: float) -> str:
+        """Show what `lines` returns for a width and a height, anew when they change, until a key is pressed or the time is over.
+
+        Returns the key, in lower case or by its name in `KEYS`; empty: the time is over.
+        """
         ends_at = time.monotonic() + seconds
         drawn_for = None
         while True:
@@ -123,22 +134,32 @@ class Screen:
                 self._draw(lines(size.columns - 1, size.lines))
             left_s = ends_at - time.monotonic()
             if left_s <= 0:
-                return True
-            if self._key(min(left_s, self._LOOK_S)) in (b"q", b"Q"):
-                return False
+                return ""
+            key = self._key(min(left_s, self._LOOK_S))
+            if key:
+                return key
 
     def _draw(self, lines: List[str]) -> None:
         # Each line is put at its place: a line feed in the last one would scroll.
         self._write("".join("\x1b[%d;1H%s\x1b[K" % (number, line) for number, line in enumerate(lines, 1)) + "\x1b[J")
 
-    def _key(self, wait_s: float) -> bytes:
-        if not self._keys:
+    def _key(self, wait_s: float) -> str:
+        if not self._typed:
+            self._read(wait_s)
+        if not self._typed:
+            return ""
+        pressed = _ONE_KEY.match(self._typed)
+        assert pressed is not None
+        self._typed = self._typed[pressed.end() :]
+        key = pressed.group().decode("latin-1")
+        return KEYS.get(key.replace("\x1bO", "\x1b["), key.lower())
+
+    def _read(self, wait_s: float) -> None:
+        if self._input is None or not self._keys:
             time.sleep(wait_s)
-            return b""
-        ready, _, _ = select.select([self._input], [], [], wait_s)
-        key = os.read(self._input, 1) if ready and self._input is not None else b""
-        self._keys = bool(key or not ready)
-        return key
+        elif select.select([self._input], [], [], wait_s)[0]:
+            self._typed = os.read(self._input, 64)
+            self._keys = bool(self._typed)
 
     @staticmethod
     def _write(text: str) -> None:

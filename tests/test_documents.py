@@ -14,7 +14,7 @@ import pytest
 
 import gearmand
 import gearmand.worker
-from gearmand import gearadmin, gearman, text_commands
+from gearmand import gearadmin, gearman, tables, text_commands, top
 from gearmand.config import OPTIONS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -173,6 +173,19 @@ def test_gearadmin_help_and_man_page_say_the_same_of_an_option(row):
     assert squeezed(row.help) in squeezed(gearadmin_man_page().split("--%s" % row.name, 1)[1])
     assert re.search(r"(?m)^  (-\w, )?--%s( |$)" % row.name, gearadmin.help_text())
     assert squeezed(row.help) in squeezed(gearadmin.help_text())
+
+
+def test_gearadmin_man_page_has_every_column_of_top():
+    section = gearadmin_man_page().split(".SH WATCHING\n")[1].split("\n.SH ")[0]
+    assert set(re.findall(r"\b(?!TERM|TP|PP|BR)[A-Z]{2,}(?:/S)?\b", section)) == set(top.COLUMNS)
+
+
+def test_gearadmin_man_page_has_every_member_of_json():
+    section = gearadmin_man_page().split(".SH JSON\n")[1].split("\n.SH ")[0]
+    rows = [tables.FunctionStatus, tables.PriorityStatus, tables.WorkerStatus, tables.ClientStatus, tables.ClientJob]
+    rows += [tables.JobStatus, tables.ShownJob, tables.AclEntry, top.FunctionRow]
+    members = {field for row in rows for field in row._fields} | {"server", "time", "functions", "error", "queued"}
+    assert members <= set(re.findall(r"\w+", section))
 
 
 def test_gearadmin_man_page_names_no_unknown_option():

@@ -480,6 +480,12 @@ def run_server_with_a_queue(stage, text):
     assert os.path.getsize(os.path.join(stage.directory, "queue.db"))
 
 
+def run_gearadmin_top(stage, text):
+    stage.crew({b"wc": reverse})
+    screens = stage.finished(stage.start_shell(text)).split("\n\n")
+    assert [screen.splitlines()[2].split()[:4] for screen in screens[:2]] == 2 * [["wc", "0", "0", "1"]] and screens[2:] == [""]
+
+
 def run_server_with_a_list(stage, text):
     """With a port of its own, on this machine alone; and then a client with the token that the example made."""
     assert "/etc/gearmand.acl" in text
@@ -574,6 +580,7 @@ SHELL_RUNS = {
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,
     "The commands gearman and gearadmin 2": run_gearadmin,
+    "The commands gearman and gearadmin 3": run_gearadmin_top,
     "Speed": run_bench,
 }
 

@@ -22,7 +22,7 @@ from gearmand import Server
 from gearmand.gearadmin import COMMANDS, OPTIONS, main
 from gearmand.screen import display_width, fitted, printable, table
 from peers import ScriptedServer, c_server, foreign, free_address
-from wire import DEADLINE_S, ERROR, SET_CLIENT_ID, SUBMIT_JOB_BG, SUBMIT_JOB_HIGH_BG, WORK_FAIL, Wire, wait_until
+from wire import DEADLINE_S, ERROR, SET_CLIENT_ID, SUBMIT_JOB_BG, SUBMIT_JOB_HIGH_BG, WORK_COMPLETE, WORK_FAIL, Wire, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = [sys.executable, os.path.join(ROOT, "scripts", "gearadmin")]
@@ -266,7 +266,11 @@ def test_several_servers_are_named_and_one_that_fails_does_not_keep_the_others_b
         (["--watch", "0"], "'0'"),
         (["--timeout", "soon", "--status"], "soon"),
         (["--timeout", "-1", "--status"], "-1"),
-        (["--json", "--create-function", "f"], "--create-function"),
+        (["--interval", "0", "--top"], "'0'"),
+        (["--count", "0", "--top"], "'0'"),
+        (["--count", "some", "--top"], "some"),
+        (["--sort", "size", "--top"], "change/s"),
+        (["--sort", "queued", "--status"], "--top"),
         (["--create-function", "two words"], "two words"),
         (["-h", "[::1", "--status"], "[::1"),
     ],
@@ -289,7 +293,7 @@ def test_help_and_version():
 def test_json_has_every_reading_command(server, wire):
     wire.submit("größe".encode(), unique=b"u\xff")
     # That of an access list has tests of its own: this server has none.
-    reading = [command.name for command in COMMANDS if command.data is not None and command.name != "acl-list"]
+    reading = [*READING, "jobs", "clients"]
     status, out = ours(server.address, "--json", *["--" + name for name in reading])
     assert status == 0
     found = json.loads(out)
@@ -318,8 +322,64 @@ def test_json_has_errors_where_something_failed():
         status, out, err = run(OURS, "-h", "%s:%d" % server.address, "-h", lost, "--json", "--getpid", "--status")
     one, two = map(json.loads, out.splitlines())
     assert (status, err.count("\n")) == (1, 2)
-    assert one["status"] == [] and "UNKNOWN_COMMAND" in one["errors"][0] and "getpid" not in one
-    assert two == {"server": lost, "errors": ["%s: cannot connect: Connection refused" % lost]}
+    assert one["status"] == [] and "UNKNOWN_COMMAND" in one["getpid"]["error"] and set(one["getpid"]) == {"error"}
+    assert two == {"server": lost, "error": "%s: cannot connect: Connection refused" % lost}
+
+
+CHANGING = {
+    "wait-until-idle": [],
+    "create-function": ["new"],
+    "drop-function": ["old"],
+    "maxqueue": ["f", "1"],
+    "cancel-job": ["H:unknown:1"],
+    "acl-grant": ["submit", "token:x", "f"],
+    "acl-revoke": ["submit", "token:x"],
+    "acl-self-revoke": ["submit"],
+    "shutdown": [],
+    "shutdown-graceful": [],
+}
+
+
+def test_json_knows_every_command():
+    assert {command.name for command in COMMANDS} == {*CHANGING, *READING, "jobs", "clients", "acl-list"}
+
+
+@pytest.mark.parametrize("words", [["wait-until-idle"], ["create-function", "g"], ["drop-function", "f"], ["maxqueue", "f", "1"], ["shutdown"], ["shutdown-graceful"]], ids=lambda words: words[0])
+def test_json_of_a_command_that_changes_something_is_true(words):
+    with Server(port=0, on_shutdown=lambda graceful: None) as server:
+        with Wire(server.address) as wire:
+            wire.ask("create function f\r")
+        status, out = ours(server.address, "--json", "--" + words[0], *words[1:])
+        assert (status, json.loads(out)) == (0, {"server": "%s:%d" % server.address, words[0].replace("-", "_"): True})
+
+
+def test_json_of_cancel_job_is_true_or_an_error(server, wire):
+    handle = wire.submit(b"f", kind=SUBMIT_JOB_BG).decode()
+    assert json.loads(ours(server.address, "--json", "--cancel-job", handle)[1])["cancel_job"] is True
+    status, out, err = run(OURS, *at(server.address), "--json", "--cancel-job", handle, "--status")
+    found = json.loads(out)
+    assert (status, err.count("\n")) == (1, 1)
+    assert handle in found["cancel_job"]["error"] and [row["function"] for row in found["status"]] == ["f"]
+
+
+def test_json_of_a_server_that_is_not_idle_has_nothing_of_what_would_follow(server, wire):
+    wire.submit(b"f", kind=SUBMIT_JOB_BG)
+    status, out, err = run(OURS, *at(server.address), "--json", "--wait-until-idle", "--timeout", "0.2", "--drop-function", "f")
+    found = json.loads(out)
+    assert (status, set(found), err.count("\n")) == (1, {"server", "error"}, 1) and "0.2 s" in found["error"]
+
+
+@pytest.mark.parametrize("name", [*READING, "jobs", "clients", "acl-list", *CHANGING])
+def test_json_with_the_c_server_has_an_answer_or_an_error(tmp_path, name):
+    unknown = {"jobs", "clients", "acl-list", "acl-grant", "acl-revoke", "acl-self-revoke", "shutdown", "shutdown-graceful"}
+    with c_server(tmp_path) as address:
+        with Wire(address) as wire:
+            wire.ask("create function old\r")
+        status, out, err = run(OURS, *at(address), "--json", "--" + name, *CHANGING.get(name, []))
+    answer = json.loads(out)[name.replace("-", "_")]
+    refused = name in unknown or name == "cancel-job"
+    assert (status, err.count("\n")) == (int(refused), int(refused))
+    assert isinstance(answer, dict) and set(answer) == {"error"} if refused else answer is True or name in READING
 
 
 # -- servers that misbehave --------------------------------------------------------------
@@ -405,14 +465,14 @@ def test_main_in_process_returns_the_status(server, capfdbinary):
 class Terminal:
     """gearadmin on a terminal of its own; `screen()` is what stands there, as lines."""
 
-    def __init__(self, columns, lines, *arguments, redirection="", **more):
+    def __init__(self, columns, lines, *arguments, redirection="", program=OURS, **more):
         self.fd, inside = pty.openpty()
         self.resize(columns, lines)
         self.output = ""
         # Not pty.fork: this process has threads.
         become_its_owner = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", become_its_owner, "/bin/sh", "-c", 'exec "$@" %s' % redirection, "sh", *OURS, *arguments],
+            [sys.executable, "-c", become_its_owner, "/bin/sh", "-c", 'exec "$@" %s' % redirection, "sh", *program, *arguments],
             stdin=inside, stdout=inside, stderr=inside, start_new_session=True, env=environment(**{"TERM": "xterm", **more}),
         )  # fmt: skip
         os.close(inside)
@@ -483,7 +543,7 @@ def on_terminal():
 LEAVES = "\x1b[?25h\x1b[?1049l"
 
 
-@pytest.mark.parametrize("columns, expected", [(80, "FUNCTION .*QUEUED  RUNNING  WORKERS  CHANGE/S"), (40, "FUNCTION .*QUEUED  RUNNING  WORKERS")])
+@pytest.mark.parametrize("columns, expected", [(80, "FUNCTION .*QUEUED  RUNNING  WORKERS  CHANGE/S  HIGH  NORMAL  LOW"), (40, "FUNCTION .*QUEUED  RUNNING  WORKERS")])
 @pytest.mark.parametrize("end", ["q", "\x03"])
 def test_watch_on_a_terminal_fits_it_and_ends_cleanly(on_terminal, server, wire, columns, expected, end):
     for number in range(30):
@@ -494,10 +554,11 @@ def test_watch_on_a_terminal_fits_it_and_ends_cleanly(on_terminal, server, wire,
     terminal.wait_for(expected)
     screen = terminal.screen()
     assert len(screen) == 12 and max(map(display_width, screen)) < columns
-    assert screen[2].split()[:2] == ["größe", "大小"] and screen[-1] == "and 22 more"
-    assert "…" in screen[3] if columns == 40 else "long name" in screen[3]
+    assert screen[0].split()[1:4] == ["by", "queued", "q:"] and screen[1].split()[0] == "%s:%d" % server.address
+    assert screen[3].split()[:2] == ["größe", "大小"] and screen[-1] == "and 23 more"
+    assert "…" in screen[4] and ("with a" in screen[4]) == (columns == 80)
     wire.submit(b"new", kind=SUBMIT_JOB_BG)
-    terminal.wait_for("and 23 more")
+    terminal.wait_for("and 24 more")
     if end == "\x03":
         assert terminal.interrupted() == 0
     else:
@@ -583,26 +644,168 @@ def test_watch_into_a_pipe_prints_one_table_after_the_other(server, wire):
     lines, status = watched(server, 8, "--watch", "0.1")
     assert status == 0
     assert lines[0].startswith("%s:%d  20" % server.address)
-    assert [line.split() for line in lines[1:3]] == [["FUNCTION", "QUEUED", "RUNNING", "WORKERS", "CHANGE/S"], ["f", "1", "0", "0"]]
-    assert lines[3] == "\n" and lines[6].split() == ["f", "1", "0", "0", "+0.0"]
+    titles = ["FUNCTION", "QUEUED", "RUNNING", "WORKERS", "CHANGE/S", "HIGH", "NORMAL", "LOW"]
+    assert [line.split() for line in lines[1:3]] == [titles, ["f", "1", "0", "0", "0", "1", "0"]]
+    assert lines[3] == "\n" and lines[6].split() == ["f", "1", "0", "0", "+0.0", "0", "1", "0"]
 
 
 def test_watch_as_json_prints_one_object_each_time(server, wire):
     wire.submit(b"f", kind=SUBMIT_JOB_BG)
     lines, status = watched(server, 2, "--watch", "0.1", "--json")
     one, two = map(json.loads, lines)
-    row = {"function": "f", "total": 1, "running": 0, "workers": 0, "queued": 1}
+    row = {"function": "f", "total": 1, "running": 0, "workers": 0, "queued": 1, "high": 0, "normal": 1, "low": 0}
     assert status == 0
     assert one["functions"] == [{**row, "rate": None}] and two["functions"] == [{**row, "rate": 0.0}]
     assert one["server"] == "%s:%d" % server.address and two["time"] > one["time"]
 
 
-def test_watch_into_a_pipe_ends_with_its_server():
-    with Server(port=0) as server:
-        process = subprocess.Popen([*OURS, *at(server.address), "--watch", "0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
-        process.stdout.readline()
-    _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 1 and err.count(b"\n") == 1
+def test_top_into_a_pipe_outlives_its_server():
+    host, port = free_address()
+    words = [*OURS, *at((host, port)), "--top", "--interval", "0.1"]
+    with Server(port=port):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        assert process.stdout.readline().decode().endswith("functions: 0, queued: 0, running: 0\n")
+    assert any(b"Connection refused" in line for line in process.stdout)
+    with Server(port=port) as server:
+        server.submit("f", background=True)
+        assert any(b"functions: 1" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate(timeout=DEADLINE_S)[1], process.returncode) == (b"", 0)
+
+
+def top(address, *arguments):
+    """What it prints, as words of lines."""
+    return [line.split() for line in ours(address, "--top", "--interval", "0.1", *arguments)[1].decode().splitlines()]
+
+
+@pytest.fixture
+def three(address):
+    """Three, two and one jobs queued of c, a and b, and one of b running, with this server and the C one."""
+    with Wire(address) as worker, Wire(address) as client:
+        worker.send(SET_CLIENT_ID, b"resizer")
+        worker.can_do(b"a", b"b")
+        for function, count in ((b"a", 2), (b"b", 2), (b"c", 3)):
+            for _ in range(count):
+                client.submit(function, kind=SUBMIT_JOB_HIGH_BG if function == b"b" else SUBMIT_JOB_BG)
+        worker.grab()
+        client.echo()
+        yield address
+
+
+def test_top_prints_as_many_screens_as_it_is_asked_for(three):
+    lines = top(three, "--count", "2")
+    assert len(lines) == 12 and lines[5] == lines[11] == []
+    assert lines[0][3:] == ["functions:", "3,", "queued:", "6,", "running:", "1"]
+    assert lines[6][3:] == ["functions:", "3,", "queued:", "6,", "running:", "1,", "change:", "+0.0/s"]
+    assert lines[2] == ["c", "3", "0", "0", "0", "3", "0"] and lines[8] == ["c", "3", "0", "0", "+0.0", "0", "3", "0"]
+
+
+@pytest.mark.parametrize(
+    "column, expected", [("function", "abc"), ("queued", "cba"), ("running", "bca"), ("workers", "bac"), ("HIGH", "bca"), ("normal", "cab")]
+)
+def test_top_orders_by_the_column_that_is_named(address, column, expected):
+    with Wire(address) as worker, Wire(address) as client:
+        for function, kind, count in ((b"c", SUBMIT_JOB_BG, 3), (b"b", SUBMIT_JOB_HIGH_BG, 3), (b"a", SUBMIT_JOB_BG, 1)):
+            for _ in range(count):
+                client.submit(function, kind=kind)
+        worker.can_do(b"b")
+        worker.grab()
+        worker.can_do(b"a")
+        worker.echo()
+        lines = top(address, "--count", "1", "--sort", column)
+    assert "".join(line[0] for line in lines[2:5]) == expected
+
+
+def test_top_ordered_by_a_column_of_the_connections_shows_them(three):
+    lines = top(three, "--count", "1", "--sort", "abilities")
+    assert lines[1] == ["ABILITIES", "ADDRESS", "ID", "FD"] and lines[0][-3:] == ["with", "abilities:", "1"]
+    (worker,) = [line for line in lines if "resizer" in line]
+    assert sorted(worker[:2]) == ["a", "b"] and worker[-3:-1] == ["127.0.0.1", "resizer"]
+    status, out = ours(three, "--top", "--count", "1", "--sort", "id", "--json")
+    (worker,) = [row for row in json.loads(out)["workers"] if row["client_id"] == "resizer"]
+    assert set(worker) == {"fd", "address", "client_id", "functions"} and sorted(worker["functions"]) == ["a", "b"]
+
+
+def test_top_shows_how_fast_the_number_of_jobs_changes(server, wire):
+    process = subprocess.Popen(
+        [*OURS, *at(server.address), "--top", "--interval", "0.2", "--json"], stdout=subprocess.PIPE, env=environment()
+    )
+    process.stdout.readline()
+    wire.submit(b"f", kind=SUBMIT_JOB_BG)
+    rates = (json.loads(line)["functions"][0]["rate"] for line in process.stdout if b'"rate"' in line)
+    assert 0 < next(rate for rate in rates if rate) <= 5.5
+    wire.can_do(b"f")
+    handle = wire.grab()[0]
+    wire.send(WORK_COMPLETE, handle, b"")
+    assert any(rate < 0 for rate in rates)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE_S)
+
+
+def test_top_of_a_server_that_knows_status_alone_leaves_priorities_empty():
+    def script(connection, number):
+        while True:
+            while b"\n" not in connection.buffer:
+                connection._more()
+            line, _, connection.buffer = connection.buffer.partition(b"\n")
+            connection.send_raw(b"f\t3\t1\t2\n.\n" if line.strip() == b"status" else b"ERR unknown_command Unknown+server+command\r\n")
+
+    with ScriptedServer(script) as server:
+        assert top(server.address, "--count", "1")[2] == ["f", "2", "1", "2"]
+        (row,) = json.loads(ours(server.address, "--top", "--count", "1", "--json")[1])["functions"]
+        status, out, err = run(OURS, *at(server.address), "--top", "--count", "1", "--sort", "address")
+    assert (row["high"], row["normal"], row["low"], row["queued"]) == (None, None, None, 2)
+    assert (status, err) == (1, "") and b"workers: unknown_command" in out
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_top_that_lacks_a_server_in_its_last_screen_has_status_1(server, more):
+    lost = "%s:%d" % free_address()
+    live = "%s:%d" % server.address
+    status, out, err = run(OURS, "-h", lost, "-h", live, "--top", "--interval", "0.1", "--count", "2", *more)
+    assert (status, err) == (1, "")
+    assert out.count(b"Connection refused") == 2 and out.count(live.encode()) == 2
+    assert more or out.count(b"\n\n") == 4 and b"\n\n\n" not in out
+    if more:
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert [set(line) for line in lines] == 2 * [{"server", "time", "error"}, {"server", "time", "functions"}]
+
+
+def test_top_keys_choose_what_is_shown(on_terminal, three):
+    terminal = on_terminal(80, 24, *at(three), "--top", "--interval", "0.3")
+    terminal.wait_for(r"by queued .*\n.*\n.*\nc .*\na .*\nb ")
+    terminal.press(b"\x1b[D")
+    terminal.wait_for(r"by function .*\n.*\n.*\na .*\nb .*\nc ")
+    terminal.press(b"r")
+    terminal.wait_for(r"by function .*\n.*\n.*\nc .*\nb .*\na ")
+    terminal.press(b"\x1b[6~\x1b[A")
+    terminal.wait_for(r"LOW\nb .*\na .*\Z")
+    terminal.press(b"\x1b[5~\x1bOC\x1bOC\x1b[5mx")
+    terminal.wait_for(r"by running .*\n.*\n.*\nb .*\n")
+    terminal.press(b"W")
+    terminal.wait_for(r"by abilities .*w: functions[^\0]*ABILITIES +ADDRESS +ID +FD[^\0]*resizer")
+    terminal.press(b"\x1b[D")
+    terminal.wait_for("by fd ")
+    terminal.press(b"w")
+    terminal.wait_for("by running .*w: workers")
+    terminal.press(b"Q")
+    assert terminal.end() == 0
+
+
+def test_top_on_a_terminal_ends_after_its_screens(on_terminal, server):
+    terminal = on_terminal(80, 24, *at(server.address), "--top", "--interval", "0.1", "--count", "2")
+    assert terminal.end() == 0
+    assert terminal.output.count("FUNCTION") == 2 and terminal.output.endswith(LEAVES)
+
+
+def test_top_leaves_the_terminal_as_it_was_when_its_output_fails(on_terminal, server):
+    """An exception in the midst of it, from outside."""
+    fail = "import gearmand.top as top, sys; top.Top.lines = lambda *_: 1 / 0; from gearmand.gearadmin import main; sys.exit(main())"
+    terminal = on_terminal(80, 24, "--top", *at(server.address), program=[sys.executable, "-c", fail], PYTHONPATH=ROOT)
+    before = termios.tcgetattr(terminal.fd)
+    wait_until(lambda: not terminal.read() or "ZeroDivisionError" in terminal.output, "it fails")
+    assert LEAVES in terminal.output and termios.tcgetattr(terminal.fd) == before
+    assert terminal.end() == 1
 
 
 # -- tables that fit ---------------------------------------------------------------------
