@@ -62,7 +62,7 @@ The other ends, which know nothing of the server's rooms:
     assigned                    a worker's job
     waker, station, shift, lane     a worker's threads, each with a connection to every server
     workforce, worker           its processes; the worker
-    tables, admin               the administrative commands
+    tables, admin_steering, admin    the administrative commands
     compat, compat_names, compat_client, compat_worker, compat_admin    the names of python-gearman
     screen, console             what the commands below write to a terminal
     top, gearadmin              the command gearadmin, with what it shows again and again

@@ -27,6 +27,7 @@ import weakref
 from typing import Any, Callable, Dict, Iterator, List, Optional, Pattern, Sequence, Tuple, Union
 
 from gearmand.addresses import AddressLike, parse, parse_all
+from gearmand.admin_steering import Steering
 from gearmand.connection import Connection, tls_of
 from gearmand.errors import AdminRefused, ConfigError, ServerLost
 from gearmand.protocol import TEXT_LINE, Body, Event, PacketType, pack
@@ -57,7 +58,7 @@ _SHORTEST_S = 1.0
 _admins: "weakref.WeakSet[Admin]" = weakref.WeakSet()
 
 
-class Admin:
+class Admin(Steering):
     """`server`: see `addresses.parse`; by default the first one of the environment, else 127.0.0.1:4730.
 
     `timeout_s`: how long connecting and one whole answer may take together;

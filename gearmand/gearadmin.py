@@ -72,6 +72,27 @@ def _done(act: Callable[[Admin, Any], None], text: str = "OK\n") -> Tuple[_Act, 
     return lambda admin, value: act(admin, value) or text, lambda admin, value: act(admin, value) or True
 
 
+def _rows_of(command: str, read: _Act) -> Tuple[_Act, _Act]:
+    """Of a table that is asked for with words."""
+
+    def text(admin: Admin, words: List[Any]) -> str:
+        return admin.table(" ".join([command, *map(str, words)])).decode("utf-8", "surrogateescape") + ".\n"
+
+    return text, read
+
+
+def _number_of(act: _Act) -> Tuple[_Act, _Act]:
+    return lambda admin, words: "%d\n" % act(admin, words), act
+
+
+def _result(admin: Admin, words: List[str]) -> Any:
+    found = admin.result(*words) if len(words) == 1 else admin.result_of_unique(*words)
+    if found is None:
+        text = "it has not ended, or its result is not kept"
+        raise AdminRefused("%s: result %s: %s" % (admin.address, " ".join(words), text), "NO_RESULT", text)
+    return found._replace(data=found.data.decode("utf-8", "surrogateescape"))
+
+
 def _wait(admin: Admin, wait: Tuple[Optional[str], Optional[float]]) -> None:
     if not admin.wait_until_idle(*wait):
         raise NotIdle("%s: %s still has jobs after %g s" % (admin.address, wait[0] or "the server", wait[1] or 0))
@@ -81,6 +102,32 @@ def _queue_limits(words: List[str]) -> List[Any]:
     if len(words) not in (1, 2, 4):
         raise ValueError("a function, and one limit, three of them or none")
     return [words[0], *[_number(word, int) for word in words[1:]]]
+
+
+def _policy(words: List[str]) -> List[Any]:
+    try:
+        pairs = [word.split("=") for word in words[1:]]
+        return [words[0], {name.replace("-", "_"): None if value == "none" else json.loads(value) for name, value in pairs}]
+    except ValueError:
+        raise ValueError("a function, and NAME=VALUE, the value a number, true, false or none") from None
+
+
+def _with_priority(words: List[str]) -> List[str]:
+    if len(words) > 2 or len(words) == 2 and words[1] not in ("high", "normal", "low"):
+        raise ValueError("what it is about, and high, normal or low")
+    return words
+
+
+def _with_count(words: List[str]) -> List[Any]:
+    if len(words) > 2:
+        raise ValueError("a function, and how many")
+    return [words[0], *[_number(word, int) for word in words[1:]]]
+
+
+def _with_unique(words: List[str]) -> List[str]:
+    if len(words) > 2:
+        raise ValueError("a handle, or a function and a unique")
+    return words
 
 
 def _grant(words: List[str]) -> List[str]:
@@ -182,6 +229,42 @@ COMMANDS = [
         "acl-self-revoke", "WHAT", "Do without it from now on, by the token of this command.",
         *_done(Admin.acl_self_revoke), refusal_status=1,
     ),
+    Command("pause", "FUNCTION", "Give out no jobs of the function; they are accepted, and wait. The C server knows neither this nor the next ones, up to --drain.", *_done(Admin.pause), refusal_status=1),
+    Command("resume", "FUNCTION", "Give them out again.", *_done(Admin.resume), refusal_status=1),
+    Command(
+        "policy", "FUNCTION [NAME=VALUE...]", "Show, or change, how the function's jobs are given out and tried again.",
+        lambda admin, value: "".join("%s\t%s\n" % (name, json.dumps(each)) for name, each in admin.policy(value[0], **value[1]).items()),
+        lambda admin, value: admin.policy(value[0], **value[1]), nargs="+", check=_policy, refusal_status=1,
+    ),
+    Command(
+        "purge", "FUNCTION [PRIORITY]", "Cancel the function's jobs that wait; prints how many.",
+        *_number_of(lambda admin, words: admin.purge(*words)), nargs="+", check=_with_priority, refusal_status=1,
+    ),
+    Command(
+        "peek", "FUNCTION [COUNT]", "The first jobs that wait: handle, unique, priority, retries, seconds, bytes, the beginning of the workload.",
+        *_rows_of("peek", lambda admin, words: admin.peek(*words)), nargs="+", check=_with_count, refusal_status=1,
+    ),
+    Command(
+        "reprioritise", "HANDLE PRIORITY", "Move a job that waits to another priority: high, normal or low.",
+        *_done(lambda admin, words: admin.reprioritise(*words)), nargs=2, check=_with_priority, refusal_status=1,
+    ),
+    Command(
+        "buried", "FUNCTION [COUNT]", "The jobs that have used their attempts up: handle, unique, since when, bytes, the last exception.",
+        *_rows_of("buried", lambda admin, words: admin.buried(*words)), nargs="+", check=_with_count, refusal_status=1,
+    ),
+    Command(
+        "kick", "FUNCTION [COUNT]", "Have buried jobs wait again, with all their attempts; prints how many.",
+        *_number_of(lambda admin, words: admin.kick(*words)), nargs="+", check=_with_count, refusal_status=1,
+    ),
+    Command(
+        "discard", "FUNCTION [COUNT]", "End buried jobs; prints how many.",
+        *_number_of(lambda admin, words: admin.discard(*words)), nargs="+", check=_with_count, refusal_status=1,
+    ),
+    Command(
+        "result", "HANDLE | FUNCTION UNIQUE", "The result of a background job, where it is kept.",
+        lambda admin, words: _result(admin, words).data + "\n", _result, nargs="+", check=_with_unique, refusal_status=1,
+    ),
+    Command("drain", "", "Take no new jobs, finish those that there are, and stop.", *_done(lambda admin, _: admin.drain()), refusal_status=1),
     Command(
         "shutdown-graceful", "", "The same as --shutdown graceful.",
         *_done(lambda admin, _: admin.shutdown(graceful=True)), refusal_status=1,

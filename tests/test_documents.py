@@ -14,8 +14,9 @@ import pytest
 
 import gearmand
 import gearmand.worker
-from gearmand import gearadmin, gearman, tables, text_commands, top
+from gearmand import admin_steering, gearadmin, gearman, tables, text_commands, top
 from gearmand.config import OPTIONS
+from gearmand.policy import Policy
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.append(os.path.join(ROOT, "scripts"))
@@ -184,6 +185,7 @@ def test_gearadmin_man_page_has_every_member_of_json():
     section = gearadmin_man_page().split(".SH JSON\n")[1].split("\n.SH ")[0]
     rows = [tables.FunctionStatus, tables.PriorityStatus, tables.WorkerStatus, tables.ClientStatus, tables.ClientJob]
     rows += [tables.JobStatus, tables.ShownJob, tables.AclEntry, top.FunctionRow]
+    rows += [admin_steering.WaitingJob, admin_steering.BuriedJob, admin_steering.KeptResult, Policy]
     members = {field for row in rows for field in row._fields} | {"server", "time", "functions", "error", "queued"}
     assert members <= set(re.findall(r"\w+", section))
 

@@ -22,7 +22,7 @@ from gearmand import Server
 from gearmand.gearadmin import COMMANDS, OPTIONS, main
 from gearmand.screen import display_width, fitted, printable, table
 from peers import ScriptedServer, c_server, foreign, free_address
-from wire import DEADLINE_S, ERROR, SET_CLIENT_ID, SUBMIT_JOB_BG, SUBMIT_JOB_HIGH_BG, WORK_COMPLETE, WORK_FAIL, Wire, wait_until
+from wire import DEADLINE_S, ERROR, SET_CLIENT_ID, SUBMIT_JOB_BG, SUBMIT_JOB_HIGH_BG, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, Wire, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = [sys.executable, os.path.join(ROOT, "scripts", "gearadmin")]
@@ -335,9 +335,21 @@ CHANGING = {
     "acl-grant": ["submit", "token:x", "f"],
     "acl-revoke": ["submit", "token:x"],
     "acl-self-revoke": ["submit"],
+    "pause": ["f"],
+    "resume": ["f"],
+    "policy": ["f", "attempts=3"],
+    "purge": ["f"],
+    "peek": ["f"],
+    "reprioritise": ["H:unknown:1", "high"],
+    "buried": ["f"],
+    "kick": ["f"],
+    "discard": ["f", "2"],
+    "result": ["H:unknown:1"],
+    "drain": [],
     "shutdown": [],
     "shutdown-graceful": [],
 }
+STEERING = ["pause", "resume", "policy", "purge", "peek", "reprioritise", "buried", "kick", "discard", "result", "drain"]
 
 
 def test_json_knows_every_command():
@@ -371,7 +383,7 @@ def test_json_of_a_server_that_is_not_idle_has_nothing_of_what_would_follow(serv
 
 @pytest.mark.parametrize("name", [*READING, "jobs", "clients", "acl-list", *CHANGING])
 def test_json_with_the_c_server_has_an_answer_or_an_error(tmp_path, name):
-    unknown = {"jobs", "clients", "acl-list", "acl-grant", "acl-revoke", "acl-self-revoke", "shutdown", "shutdown-graceful"}
+    unknown = {"jobs", "clients", "acl-list", "acl-grant", "acl-revoke", "acl-self-revoke", "shutdown", "shutdown-graceful", *STEERING}
     with c_server(tmp_path) as address:
         with Wire(address) as wire:
             wire.ask("create function old\r")
@@ -839,3 +851,43 @@ def test_fitted(text, width, expected):
 
 def test_printable_has_nothing_that_a_terminal_obeys():
     assert printable("a\x1b[2J\n\udcffö") == "a\ufffd[2J\ufffd\ufffdö"
+
+
+# -- steering ----------------------------------------------------------------------------
+
+
+def test_steering_prints_what_the_server_says_and_json_has_it_parsed(server, wire):
+    handles = [wire.submit(b"f", kind=SUBMIT_JOB_BG, workload=b"w\n%d" % number).decode() for number in range(3)]
+    def ask(*words):
+        status, out = ours(server.address, *words)
+        return status, out.decode()
+
+    one = [ask(*words.split()) for words in ("--pause f", "--policy f attempts=1", "--reprioritise %s high" % handles[2])]
+    assert [status for status, _ in one] == [0, 0, 0] and one[0][1] == one[2][1] == "OK\n"
+    assert "paused\ttrue\n" in one[1][1] and "attempts\t1\n" in one[1][1]
+    status, out = ask("--peek", "f", "2")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert status == 0 and [row[0] for row in rows] == [handles[2], handles[0], "."] and rows[0][6] == '"w\\n2"'
+    found = json.loads(ask("--json", "--peek", "f", "--policy", "f")[1])
+    assert [row["beginning"] for row in found["peek"]] == ["w\n2", "w\n0", "w\n1"] and found["peek"][0]["priority"] == "high"
+    assert found["policy"]["paused"] is True and found["policy"]["rate"] is None
+    ask("--resume", "f", "--policy", "f", "keep_s=60")
+    wire.can_do(b"f")
+    for _ in range(2):
+        wire.send(WORK_EXCEPTION, wire.grab()[0], "zu spät".encode())
+    wire.send(WORK_COMPLETE, wire.grab()[0], b"42")
+    wire.echo()
+    assert ask("--result", handles[1]) == (0, "42\n")
+    assert [row["why"] for row in json.loads(ask("--json", "--buried", "f")[1])["buried"]] == ["zu spät"] * 2
+    assert ask("--kick", "f", "1") == (0, "1\n") and ask("--discard", "f") == (0, "1\n")
+    assert json.loads(ask("--json", "--purge", "f", "low")[1])["purge"] == 0
+    assert ask("--purge", "f", "normal") == (0, "0\n") and ask("--purge", "f") == (0, "1\n")
+
+
+@pytest.mark.parametrize("words, wanted", [
+    (["--policy", "f", "attempts"], "NAME=VALUE"), (["--policy", "f", "attempts=x"], "NAME=VALUE"), (["--purge", "f", "middle"], "high, normal or low"),
+    (["--reprioritise", "H:1", "x"], "high, normal or low"), (["--peek", "f", "x"], "a number"), (["--result", "a", "b", "c"], "a handle"),
+])  # fmt: skip
+def test_steering_with_a_wrong_word_sends_nothing(words, wanted):
+    status, out, err = run(OURS, *at(free_address()), *words)
+    assert (status, out) == (1, b"") and wanted in err
