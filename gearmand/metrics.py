@@ -49,6 +49,8 @@ def _of(*names: str) -> Callable[[Figures], Any]:
 OF_FUNCTIONS: Tuple[Metric, ...] = (
     Metric("gearmand_jobs_queued", "gauge", "Jobs that a worker could take now.", _of("queued"), "priority"),
     Metric("gearmand_jobs_scheduled", "gauge", "Jobs that wait for their due time.", _of("scheduled")),
+    Metric("gearmand_jobs_buried", "gauge", "Jobs that have used their attempts up, and wait for a person.", _of("buried")),
+    Metric("gearmand_function_paused", "gauge", "1 while none of its jobs is given out, because it was paused.", lambda found: int(found["paused"])),
     Metric("gearmand_jobs_running", "gauge", "Jobs that a worker has.", _of("running")),
     Metric("gearmand_workers", "gauge", "Connections that can do the function.", _of("workers")),
     Metric("gearmand_oldest_job_age_seconds", "gauge", "For how long the oldest queued job has been in its queue; 0 where there is none.", lambda found: found["oldest_s"] or 0.0),
@@ -59,8 +61,10 @@ OF_FUNCTIONS: Tuple[Metric, ...] = (
     Metric("gearmand_jobs_exceptions_total", "counter", "Jobs that ended with WORK_EXCEPTION.", _of("exceptions")),
     Metric("gearmand_jobs_cancelled_total", "counter", "Jobs that were cancelled.", _of("cancelled")),
     Metric("gearmand_jobs_abandoned_total", "counter", "Foreground jobs that ended because nobody waited for them any more.", _of("abandoned")),
-    Metric("gearmand_jobs_retried_total", "counter", "How often a job was queued again, because its worker was gone or too late.", _of("retried")),
+    Metric("gearmand_jobs_retried_total", "counter", "How often a job was queued again, because its worker was gone or too late, or had failed and attempts were left.", _of("retried")),
     Metric("gearmand_jobs_timed_out_total", "counter", "How often a worker took longer than its timeout.", _of("timed_out")),
+    Metric("gearmand_jobs_expired_total", "counter", "Jobs that ended because they had waited for too long.", _of("expired")),
+    Metric("gearmand_jobs_given_up_total", "counter", "Jobs that have used their attempts up; each is among those that failed or raised an exception.", _of("ever_buried")),
     Metric("gearmand_job_wait_seconds", "histogram", "How long jobs were in their queue before a worker took them.", _of("waits")),
     Metric("gearmand_job_run_seconds", "histogram", "How long workers took from there to the result.", _of("runs")),
 )  # fmt: skip
