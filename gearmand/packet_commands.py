@@ -78,7 +78,7 @@ def serve(
     """
     if registry.events is not None:
         registry.asking = peer
-    elsewhere = registry.handed_over or None in kept.values()
+    elsewhere = registry.handed_over or (bool(kept) and None in kept.values())
     end = min(len(events), start + most)
     for at in range(start, end):
         kind, body = events[at]
