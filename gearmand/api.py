@@ -246,6 +246,7 @@ def _operations(scene: Scene, asker: Asker, values: Values) -> Answer:
             "path": VERSION + each.path,
             "command": each.command,
             "help": each.help,
+            "refused": asker.why_not(each.command, each.method != "GET") if each.command else None,
             "fields": [field._asdict() for field in each.fields],
         }
         for each in OPERATIONS
@@ -315,7 +316,7 @@ _BASE64 = Field("base64", "flag", "Write all bytes of the answer as base64.", de
 _OF = Field("function", "name", "Of this function alone.")
 
 OPERATIONS: Tuple[Operation, ...] = (
-    Operation("GET", "", "help", "These operations.", _operations),
+    Operation("GET", "", "", "These operations; refused says why the asker may not do one.", _operations),
     Operation("GET", "/server", "version", "The server: version, process, connections, memory, store.", _server),
     Operation("GET", "/functions", "status", "Every function: its jobs by priority and state, its workers, its oldest job, what has become of its jobs.", _functions, (
         Field("histograms", "flag", "With how many jobs have waited and run how long.", default=False), _LIMIT)),
