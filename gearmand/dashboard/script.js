@@ -68,7 +68,7 @@ function size(bytes) {
 
 function rate(perSecond) {
   if (perSecond === null || perSecond === undefined) return "–";
-  return (perSecond === 0 ? "0" : perSecond < 10 ? perSecond.toFixed(2) : count(Math.round(perSecond))) + "/s";
+  return (perSecond === 0 ? "0" : perSecond < 10 ? Number(perSecond.toFixed(2)) : count(Math.round(perSecond))) + "/s";
 }
 
 const clock = (epochS) => new Date(epochS * 1000).toLocaleTimeString("en-GB");
@@ -283,7 +283,9 @@ function named(rows) {
   return rows;
 }
 
-const takeJobs = (answer) => named(rowsOf(answer.jobs, answer.truncated));
+function takeJobs(answer) {
+  return named(rowsOf(answer.jobs, answer.truncated));
+}
 
 /* Counts of each function at two moments: what was half a minute to a minute ago, from which rates are told. */
 const marks = new Map();
@@ -566,6 +568,14 @@ function pathOf(values, x, y) {
   return path;
 }
 
+/* What lies between such a path, without gaps, and the bottom. */
+function areaOf(values, x, y, bottom) {
+  const there = values.map((value, at) => (value === null ? null : at)).filter((at) => at !== null);
+  if (there.length < 2) return "";
+  const edge = there.map((at) => x(at).toFixed(1) + " " + y(values[at]).toFixed(1)).join("L");
+  return "M" + x(there[0]).toFixed(1) + " " + bottom + "L" + edge + "L" + x(there[there.length - 1]).toFixed(1) + " " + bottom + "Z";
+}
+
 /* A chart of the last hour. Its values can be walked through by pointer and arrow keys, and stand in a table below. */
 function chart(kind, of) {
   const { title, unit, of: series, perStep, area } = SERIES[kind];
@@ -631,10 +641,12 @@ function chart(kind, of) {
   }
   function draw(width) {
     const times = history ? history.times : [];
-    for (const [name] of series) values[name] = history ? history[name].map((value) => (value !== null && perStep ? value / history.step_s : value)) : [];
     const [left, right, top, bottom] = [46, 8, 8, 130];
     const till = times.length ? times[times.length - 1] : nowS();
     const spanS = Math.max(600, Math.min(HOUR_S, times.length ? till - times[0] : 0));
+    // Where a clock was put back there are times beyond its end.
+    const fits = (each) => times[each] >= till - spanS && times[each] <= till;
+    for (const [name] of series) values[name] = history ? history[name].map((value, each) => (value === null || !fits(each) ? null : perStep ? value / history.step_s : value)) : [];
     const most = Math.max(0, ...series.flatMap(([name]) => values[name].filter((value) => value !== null)));
     const limit = ceiling(kind === "depth" ? Math.max(most, 4) : most);
     const xOf = (time) => left + (width - left - right) * (1 - (till - time) / spanS);
@@ -652,7 +664,7 @@ function chart(kind, of) {
     }
     if (times.length) {
       for (const [name] of series) {
-        if (area && times.length > 1) parts.push(s("path", { class: "area " + name, d: pathOf(values[name], x, y) + "L" + x(times.length - 1).toFixed(1) + " " + bottom + "L" + x(0).toFixed(1) + " " + bottom + "Z" }));
+        if (area && times.length > 1) parts.push(s("path", { class: "area " + name, d: areaOf(values[name], x, y, bottom) }));
         parts.push(s("path", { class: "line " + name, d: pathOf(values[name], x, y) }));
       }
     } else {
@@ -683,9 +695,9 @@ function spark(cell, row) {
   if (cell.drawn === mark) return;
   cell.drawn = mark;
   if (!history || !history.times.length) return cell.replaceChildren();
-  const depth = history.queued.map((value, at) => value + history.running[at]);
-  const most = Math.max(...depth, 1);
   const till = history.times[history.times.length - 1];
+  const depth = history.queued.map((value, at) => (history.times[at] > till ? null : value + history.running[at]));
+  const most = Math.max(...depth, 1);
   const x = (at) => 120 * (1 - Math.min(1, (till - history.times[at]) / HOUR_S));
   const y = (value) => 22 - 20 * (value / most);
   const line = pathOf(depth, x, y);
@@ -694,7 +706,7 @@ function spark(cell, row) {
   const label = "Last hour: " + count(depth[depth.length - 1]) + " jobs now, most " + count(Math.max(...depth)) + ", " + plural(total, "failure");
   cell.replaceChildren(s("svg", { class: "spark", role: "img", "aria-label": label, viewBox: "0 0 120 24" },
     s("title", {}, label),
-    s("path", { class: "area queued", d: line + "L120 24L" + x(0).toFixed(1) + " 24Z" }), s("path", { class: "line queued", d: line }),
+    s("path", { class: "area queued", d: areaOf(depth, x, y, 24) }), s("path", { class: "line queued", d: line }),
     s("path", { class: "line failed", d: failed })));
 }
 
@@ -958,8 +970,8 @@ function functionTable() {
       { name: "queued", title: "Queued", class: "n", by: (row) => row.waiting, draw: (cell, row) => {
         if (!cell.firstChild) cell.append(h("span"), h("small"));
         number(cell.children[0], row.waiting);
-        const { high, normal, low } = row.queued;
-        put(cell.children[1], high || low ? count(high) + " high · " + count(normal) + " · " + count(low) + " low" : row.scheduled ? "+" + count(row.scheduled) + " scheduled" : "");
+        const parts = Object.entries({ ...row.queued, normal: row.queued.high || row.queued.low ? row.queued.normal : 0, scheduled: row.scheduled });
+        put(cell.children[1], parts.filter(([, value]) => value).map(([name, value]) => count(value) + " " + name).join(" · "));
       } },
       { name: "running", title: "Running", class: "n", by: (row) => row.running, draw: (cell, row) => number(cell, row.running) },
       { name: "workers", title: "Workers", class: "n", by: (row) => row.workers, draw: (cell, row) => { number(cell, row.workers); cell.classList.toggle("alarm", !row.workers && row.waiting > 0); } },
@@ -980,14 +992,14 @@ function buildOverview(main) {
   const number = h("span", { class: "soft" });
   const wrong = h("section", { "aria-label": "What is wrong" }, h("div", { class: "head" }, h("h2", {}, "What is wrong"), number), fine, list, more);
   const hour = charts("all functions");
-  const last = h("section", { "aria-label": "The last hour" }, h("details", { open: window.innerWidth > 720, on: { toggle: () => paint() } }, h("summary", {}, h("h2", { class: "inline" }, "The last hour")), hour.node));
+  const last = h("section", { "aria-label": "The last hour" }, h("details", { open: window.innerWidth > 720, on: { toggle: () => paint() } }, h("summary", {}, h("h2", {}, "The last hour")), hour.node));
   const functions = functionTable();
   let all = false;
   main.append(wrong, last, functions.node);
   function update() {
     const { list: found } = troubles();
     const rows = data("functions");
-    const some = all ? found.slice(0, 200) : found.slice(0, 6);
+    const some = all ? found.slice(0, 200) : firstOf(found);
     keyed(list, some, (each) => each.key, (each) => h("li", {}, h("span"), h("p", {}, h("b", {}, h("a")), " ", h("span"))), (node, each) => {
       put(node.children[0], each.word).className = "word " + LEVELS[each.level];
       const [name, text] = node.children[1].children;
@@ -999,12 +1011,18 @@ function buildOverview(main) {
     fine.hidden = Boolean(found.length) || !rows;
     put(fine.children[1], rows ? "Nothing: every function with jobs has workers, and none has failed jobs lately." : "");
     put(number, feeds.get("functions").error ? why(feeds.get("functions").error) : rows ? "" : "Asking …");
-    more.hidden = found.length <= 6;
-    put(more, all ? (found.length > 200 ? "Fewer (200 of " + count(found.length) + " are shown)" : "Fewer") : "Show " + count(Math.min(found.length, 200) - 6) + " more of " + count(found.length));
+    more.hidden = found.length <= firstOf(found).length;
+    put(more, all ? (found.length > 200 ? "Fewer (200 of " + count(found.length) + " are shown)" : "Fewer") : "Show more of " + count(found.length));
     hour.update(data("history"));
     functions.show(rows, feeds.get("functions"));
   }
   return update;
+}
+
+/* A few of each kind, so that many of one do not hide another. */
+function firstOf(list) {
+  const many = new Map();
+  return list.filter((each) => { many.set(each.word, (many.get(each.word) || 0) + 1); return many.get(each.word) <= 3; });
 }
 
 const FIGURES = [
@@ -1159,7 +1177,7 @@ function route() {
 
 // -- the head -----------------------------------------------------------------------------
 
-const STORE = (now) => (now.store ? (now.store.failing ? "failing" : now.store.size_bytes === null || now.store.size_bytes === undefined ? "on" : size(now.store.size_bytes)) : "none");
+const STORE = (now) => (now.store ? (now.store.failing ? "failing" : now.store.size_bytes === null || now.store.size_bytes === undefined ? "on" : size(now.store.size_bytes)) : "memory");
 
 const FACTS = [
   ["Up", (now) => duration(Math.max(0, nowS() - now.started_s)), (now) => "pid " + now.pid],
@@ -1168,7 +1186,7 @@ const FACTS = [
   ["Functions", (now) => count(now.functions), () => ""],
   ["Connections", (now) => count(now.connections.gearman), (now) => "+" + count(now.connections.http) + " HTTP"],
   ["Memory", (now) => size(now.memory_bytes), () => ""],
-  ["Store", STORE, (now) => (now.store ? (now.store.waiting ? count(now.store.waiting) + " waiting " : "") + (now.store.failures ? plural(now.store.failures, "failure") : "") : "jobs are in memory")],
+  ["Store", STORE, (now) => (now.store ? (now.store.waiting ? count(now.store.waiting) + " waiting " : "") + (now.store.failures ? plural(now.store.failures, "failure") : "") : "only")],
 ];
 
 function stateOf() {
