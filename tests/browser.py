@@ -20,7 +20,7 @@ ARGUMENTS = (
 ).split()
 
 # Keys as the protocol writes them.
-TAB, ENTER, ESCAPE, SHIFT, SPACE, LEFT = "\ue004", "\ue007", "\ue00c", "\ue008", " ", "\ue012"
+TAB, ENTER, ESCAPE, SPACE, LEFT = "\ue004", "\ue007", "\ue00c", " ", "\ue012"
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 

@@ -533,7 +533,8 @@ function table({ label, columns, key, empty, sort = null, down = true, find = nu
   return { node, show, title, search };
 }
 
-const why = (error) => (error.status === 403 && !token ? error.message + " A token may: press Token." : error.message);
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+const why = (error) => sentence(error.message) + (error.status === 403 ? (token ? " Another token may: press Token." : " A token may: press Token.") : "");
 const sortable = (text) => text.toLowerCase();
 
 /* A cell that shows a number, and is quiet where it is zero. */
@@ -764,7 +765,7 @@ function button(name, subjectOf) {
   const action = ACTIONS[name];
   const node = h("button", { type: "button", class: action.danger ? "danger" : null, "data-action": name, on: { click: () => {
     const why = refusal(action, subjectOf());
-    why ? notice(action.label + ": " + why) : act(action, subjectOf());
+    why ? notice(action.label + ": " + sentence(why)) : act(action, subjectOf());
   } } }, action.label);
   node.refresh = () => {
     const subject = subjectOf();
@@ -848,7 +849,7 @@ function dialog(title, says, fields, { press, danger, back = "Back" }, does) {
       if (form.isConnected) result ? show(result) : node.close();
     } catch (error) {
       if (!(error instanceof Trouble)) console.error(error);
-      put(alert, "It was not done. " + error.message + (error.data ? "\n" + lines(error.data) : ""));
+      put(alert, "It was not done. " + sentence(error.message) + (error.data ? "\n" + lines(error.data) : ""));
       alert.hidden = false;
     }
     confirm.disabled = false;
