@@ -135,8 +135,8 @@ class Browser:
 
     def _find(self, selector, text):
         script = (
-            "return [...document.querySelectorAll(arguments[0])].find((each) => each.checkVisibility() &&"
-            " (!arguments[1] || each.innerText.trim() === arguments[1])) || null"
+            "const it = [...document.querySelectorAll(arguments[0])].find((each) => each.checkVisibility() &&"
+            " (!arguments[1] || each.innerText.trim() === arguments[1])); if (it) it.scrollIntoView({block: 'nearest'}); return it || null"
         )
         try:
             found = wait_until(lambda: self.run(script, selector, text), "%s %s" % (selector, text or ""))

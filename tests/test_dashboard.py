@@ -227,6 +227,7 @@ def test_function_opens_with_charts_jobs_histograms_and_failures(server, browser
         browser.click("section[aria-label=Failures] summary")
         browser.wait_for('File "/srv/worker.py", line 41', "section[aria-label=Failures]")
         browser.wait_for("waited", "section[aria-label='How long']")
+        assert browser.run("return [...document.querySelectorAll('.measure')].some((each) => each.getBoundingClientRect().width > 100)")
         # A chart can be walked through with keys, and read as a table.
         browser.run("document.querySelector('.chart svg').focus()")
         browser.press(LEFT)

@@ -257,7 +257,7 @@ feed("function", 2, ofOpen((id) => isDots(id) ? null : API + "/functions/" + id)
 feed("function.history", 15, ofOpen((id) => API + "/history?function=" + id + since(data("function.history"), "&")), (answer, before) => longer(before, answer, answer));
 feed("function.jobs", 3, ofOpen((id) => API + "/jobs?limit=1000&function=" + id), takeJobs);
 feed("function.failures", 5, ofOpen((id) => API + "/failures?function=" + id), (answer) => named(answer.failures));
-feed("function.buried", 5, ofOpen((id) => has("GET", "/functions/{function}/buried") ? API + "/functions/" + id + "/buried" : null), (answer) => rowsOf(answer.jobs || answer.buried || [], answer.truncated));
+feed("function.buried", 5, ofOpen((id) => has("GET", "/functions/{function}/buried") ? API + "/functions/" + id + "/buried?count=1000" : null), (answer) => rowsOf(answer.jobs, answer.jobs.length === 1000));
 
 // A browser takes these for steps in the path.
 const isDots = (id) => id === "." || id === "..";
@@ -382,16 +382,18 @@ const RULES = [
     const full = Object.keys(each.limits).filter((priority) => each.limits[priority] && each.waiting + each.running + each.scheduled >= each.limits[priority]);
     return full.length ? [BAD, "full", "new jobs of " + full.join(", ") + " priority are refused: the limit of " + count(each.limits[full[0]]) + " is reached"] : null;
   },
-  (each) => each.waiting && each.workers && !each.running && each.oldest_s > STUCK_S && !each.paused ? [BAD, "stuck", plural(each.waiting, "job") + " waiting, and none of " + plural(each.workers, "worker") + " takes one" + since_(each)] : null,
+  (each) => each.waiting && each.workers && !each.running && each.oldest_s > STUCK_S && !each.paused && !bounds(each) ? [BAD, "stuck", plural(each.waiting, "job") + " waiting, and none of " + plural(each.workers, "worker") + " takes one" + since_(each)] : null,
   (each, failures) => {
     if (!failures) return null;
     const often = each.lately.failed > each.lately.completed || (!each.completed && failures.length > 2);
     const why = shown(lastLine(lines(failures[0].data)));
     return [often ? BAD : WARN, "failing", plural(failures.length, "failure") + " in 5 minutes" + (why ? "; the latest: " + short(why, 160) : "")];
   },
-  (each) => each.waiting && each.running && each.oldest_s > LONG_WAIT_S ? [WARN, "slow", plural(each.waiting, "job") + " waiting, the oldest for " + duration(each.oldest_s) + "; " + plural(each.workers, "worker") + ", " + count(each.running) + " running"] : null,
+  (each) => each.waiting && (each.running || (each.workers && bounds(each))) && each.oldest_s > LONG_WAIT_S ? [WARN, "slow", plural(each.waiting, "job") + " waiting, the oldest for " + duration(each.oldest_s) + "; " + plural(each.workers, "worker") + ", " + count(each.running) + " running" + bounds(each)] : null,
   (each) => each.buried ? [WARN, "buried", plural(each.buried, "job") + " used up all attempts"] : null,
 ];
+/* What of its policy keeps jobs from workers. */
+const bounds = ({ policy }) => (policy && policy.most_running ? "; at most " + count(policy.most_running) + " run at once" : "") + (policy && policy.rate ? "; " + rate(policy.rate) + " are given out" : "");
 const since_ = (each) => (each.oldest_s === null ? "" : "; the oldest for " + duration(each.oldest_s));
 
 const found = { key: "", list: [], words: new Map() };
@@ -729,7 +731,7 @@ const ACTIONS = {
   limits: { method: "PUT", path: "/functions/{function}/limits", label: "Limits", press: "Set the limits", title: (of) => "Limits of " + shown(of.function), says: (of) => "New jobs of a priority are refused while the function has as many jobs as its limit; now it has " + count(of.waiting + of.running + (of.scheduled || 0)) + ". An empty field is no limit. Jobs that are there stay.",
     preset: (of) => of.limits, done: (of, answer) => "Limits of " + shown(of.function) + ": " + settings(answer.limits) + "." },
   policy: { method: "PUT", path: "/functions/{function}/policy", label: "Policy", press: "Set the policy", title: (of) => "Policy of " + shown(of.function), says: () => "How its jobs are tried, kept and given out. An empty field is none of its own.",
-    preset: (of) => of.policy || {}, done: (of, answer) => "Policy of " + shown(of.function) + (answer.policy ? ": " + settings(answer.policy) : " is set") + "." },
+    preset: (of) => of.policy || {}, done: (of, answer) => "Policy of " + shown(of.function) + ": " + settings(answer.policy) + "." },
   kick: { method: "POST", path: "/functions/{function}/kick", label: "Kick", press: "Kick", title: (of) => "Kick buried jobs of " + shown(of.function) + "?", says: (of) => buried(of) + " Kicked jobs are queued again." },
   discard: { method: "POST", path: "/functions/{function}/discard", label: "Discard buried", danger: true, title: (of) => "Discard the buried jobs of " + shown(of.function) + "?", says: (of) => buried(of) + " They are gone then, and nothing brings them back." },
   purge: { method: "POST", path: "/functions/{function}/purge", label: "Purge", danger: true, title: (of) => "Purge " + shown(of.function) + "?", says: (of) => plural(of.waiting, "job") + (of.waiting === 1 ? " waits" : " wait") + " in its queue. Purged jobs are gone, and nothing brings them back; whoever waits for one hears that it failed. " + running(of) },
@@ -737,9 +739,9 @@ const ACTIONS = {
     done: (of) => "Dropped " + shown(of.function) + "." },
   cancel: { method: "DELETE", path: "/jobs/{handle}", label: "Cancel", press: "Cancel the job", danger: true, title: (of) => "Cancel job " + lines(of.handle) + "?",
     says: (of) => "It is a job of " + shown(of.function) + (of.state === "running" ? ", and it runs: its worker is not told, but its result will be dropped." : " and waits: it is taken from its queue.") + " Whoever waits for it hears that it failed.", done: (of) => "Cancelled job " + lines(of.handle) + " of " + shown(of.function) + "." },
-  priority: { method: "POST", path: "/jobs/{handle}/priority", label: "Priority", press: "Change the priority", title: (of) => "Priority of job " + lines(of.handle), says: (of) => "It is " + of.priority + " now.", hide: (of) => of.state === "running",
+  priority: { method: "POST", path: "/jobs/{handle}/priority", label: "Priority", press: "Change the priority", title: (of) => "Priority of job " + lines(of.handle), says: (of) => "It is " + of.priority + " now.", hide: (of) => of.state !== "queued",
     preset: (of) => ({ priority: of.priority }), done: (of, answer, given) => "Job " + lines(of.handle) + " has " + given.priority + " priority." },
-  drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() },
+  drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() + " It stops when its work is done, and this page ends with it." },
   stop: { method: "POST", path: "/shutdown", label: "Stop", press: "Stop the server", danger: true, title: () => "Stop the server?", says: () => "Gracefully: it takes no new jobs, and ends when its work is done. " + load() + " This page ends with it.",
     preset: () => ({ graceful: true }), done: (of, answer) => "The server stops " + shown(answer.stopping) + "." },
 };
@@ -747,7 +749,7 @@ const ACTIONS = {
 const running = (of) => (of.running ? "What runs now (" + count(of.running) + ") goes on." : "Nothing of it runs now.");
 const buried = (of) => (of.buried === undefined ? "" : plural(of.buried, "job") + (of.buried === 1 ? " is" : " are") + " buried.");
 const load = () => { const now = data("server"); return now ? "Now " + plural(now.running, "job") + (now.running === 1 ? " runs" : " run") + " and " + count(now.jobs - now.running) + " wait." : ""; };
-const settings = (of) => Object.entries(of).map(([name, value]) => name.replace(/_s$/, "").replace(/_/g, " ") + " " + (value === null ? "none" : value)).join(", ");
+const settings = (of) => Object.entries(of).filter(([name]) => name !== "paused").map(([name, value]) => name.replace(/_s$/, "").replace(/_/g, " ") + " " + (value === null ? "none" : value)).join(", ");
 
 const operationOf = (method, path) => (data("operations") || []).find((each) => each.method === method && each.path === API + path);
 const has = (method, path) => Boolean(operationOf(method, path));
@@ -785,12 +787,14 @@ const toolbar = (names, subjectOf) => h("div", { class: "toolbar" }, ...names.ma
 function fieldOf(field, given) {
   const title = field.name.replace(/_s$/, "").replace(/_/g, " ").replace(/^./, (each) => each.toUpperCase()) + (field.kind === "seconds" ? " (seconds)" : "");
   const words = field.kind.includes("|") ? field.kind.split("|") : null;
-  const start = given === undefined || given === null ? field.default : given;
-  const isNumber = field.kind === "number" || field.kind === "seconds";
+  const isNumber = ["number", "seconds", "amount"].includes(field.kind);
+  const usual = given === undefined || given === null ? field.default : given;
+  // As many as there are.
+  const start = isNumber && usual >= 1e9 ? null : usual;
   const input = words ? h("select", {}, ...(field.required || field.default ? words : ["", ...words]).map((each) => h("option", { value: each, selected: each === start }, each || "all")))
     : field.kind === "flag" ? h("input", { type: "checkbox", checked: start === true })
     : field.kind === "bytes" && field.name === "workload" ? h("textarea", { class: "field mono", rows: 3 })
-    : h("input", { class: "field", type: isNumber ? "number" : "text", step: field.kind === "seconds" ? "any" : null, min: field.kind === "seconds" ? 0 : null, value: start === null || start === undefined ? null : lines(start), autocomplete: "off" });
+    : h("input", { class: "field", type: isNumber ? "number" : "text", step: field.kind === "number" ? null : "any", min: 0, value: start === null || start === undefined ? null : lines(start), autocomplete: "off" });
   input.name = field.name;
   input.required = field.required && field.kind !== "flag";
   const read = () => (field.kind === "flag" ? input.checked : input.value === "" ? null : isNumber ? Number(input.value) : input.value);
@@ -923,7 +927,7 @@ function said(cell, row) {
 
 const jobTable = (label, isOfOne) => table({
   label, key: (row) => lines(row.handle), empty: "There are no unfinished jobs in memory.", sort: "since", find: (row) => [lines(row.handle), row.name, shown(row.unique), row.state, row.priority, shown(row.worker)].join(" "),
-  filters: [["All", null], ["Running", (row) => row.state === "running"], ["Queued", (row) => row.state === "queued"], ["Scheduled", (row) => row.state === "scheduled"], ["Tried again", (row) => row.retries > 0]],
+  filters: [["All", null], ["Running", (row) => row.state === "running"], ["Queued", (row) => row.state === "queued"], ["Scheduled", (row) => row.state === "scheduled"], ["Buried", (row) => row.state === "buried"], ["Tried again", (row) => row.retries > 0]],
   columns: [
     { name: "handle", title: "Handle", head: true, class: "name", text: (row) => lines(row.handle), by: (row) => lines(row.handle).replace(/\d+/g, (each) => each.padStart(12, "0")) },
     ...(isOfOne ? [] : [functionColumn()]),
@@ -952,6 +956,17 @@ const failureTable = (label, isOfOne) => table({
     { name: "data", title: "What the worker said", draw: said, by: (row) => lastLine(lines(row.data)) },
     { name: "handle", title: "Handle", class: "t wide", text: (row) => lines(row.handle), by: (row) => lines(row.handle) },
     { name: "unique", title: "Unique", class: "name wide", text: (row) => short(shown(row.unique), 64), by: (row) => shown(row.unique) },
+  ],
+});
+
+const buriedTable = () => table({
+  label: "Buried jobs", key: (row) => lines(row.handle), empty: "No job has used its attempts up.", sort: "time", find: (row) => [lines(row.handle), shown(row.unique), lines(row.why), lines(row.workload)].join(" "),
+  columns: [
+    { name: "time", title: "When", class: "t", text: (row) => clock(row.epoch_s) + " · " + duration(Math.max(0, nowS() - row.epoch_s)) + " ago", by: (row) => row.epoch_s },
+    { name: "why", title: "Why", draw: (cell, row) => said(cell, { data: row.why, kind: "failed" }), by: (row) => lastLine(lines(row.why)) },
+    { name: "handle", title: "Handle", class: "t", text: (row) => lines(row.handle), by: (row) => lines(row.handle) },
+    { name: "unique", title: "Unique", class: "name wide", text: (row) => short(shown(row.unique), 64), by: (row) => shown(row.unique) },
+    { name: "workload", title: "Workload", class: "name mono wide", text: (row) => short(shown(row.workload), 200), by: (row) => row.workload_bytes },
   ],
 });
 
@@ -1032,7 +1047,7 @@ const FIGURES = [
   ["Done lately", (each) => rate(each.perS && each.perS.completed)], ["Failed lately", (each) => rate(each.perS && each.perS.failed)],
   ["Submitted", (each) => count(each.submitted)], ["Coalesced", (each) => count(each.coalesced)], ["Completed", (each) => count(each.completed)], ["Failed", (each) => count(each.failed)], ["Exceptions", (each) => count(each.exceptions)],
   ["Cancelled", (each) => count(each.cancelled)], ["Abandoned", (each) => count(each.abandoned)], ["Retried", (each) => count(each.retried)], ["Timed out", (each) => count(each.timed_out)],
-  ["Buried", (each) => (each.buried === undefined ? null : count(each.buried))], ["Limits", (each) => (Object.values(each.limits).some((limit) => limit !== null) ? settings(each.limits) : "none")],
+  ...[["Expired", "expired"], ["Buried", "buried"], ["Ever buried", "ever_buried"]].map(([title, name]) => [title, (each) => (each[name] === undefined ? null : count(each[name]))]), ["Limits", (each) => (Object.values(each.limits).some((limit) => limit !== null) ? settings(each.limits) : "none")],
   ["Policy", (each) => (each.policy ? settings(Object.fromEntries(Object.entries(each.policy).filter(([, value]) => value !== null))) || "none" : null)],
 ];
 
@@ -1047,7 +1062,7 @@ function buildFunction(main) {
   const histogram = h("section", { "aria-label": "How long" }, h("div", { class: "head" }, h("h2", {}, "How long jobs waited and ran"), h("span", { class: "soft" }, "since the server's start")),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "How long jobs waited and ran" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Up to"), h("th", { scope: "col", class: "n" }, "waited"), h("th", {}, h("span", { class: "unseen" }, "bar")), h("th", { scope: "col", class: "n" }, "ran"), h("th", {}, h("span", { class: "unseen" }, "bar")))), bounds)));
   const jobs = jobTable("Jobs", true), failures = failureTable("Failures", true);
-  const buriedOnes = jobTable("Buried jobs", true);
+  const buriedOnes = buriedTable();
   main.append(h("section", { "aria-label": "The function" }, h("div", { class: "head" }, h("a", { href: "#/" }, "← All functions"), title, words), bar, says, numbers),
     h("section", { "aria-label": "The last hour" }, h("div", { class: "head" }, h("h2", {}, "The last hour")), hour.node), jobs.node, buriedOnes.node, failures.node, histogram);
   return () => {
@@ -1074,7 +1089,7 @@ function histograms(body, one) {
   const last = Math.max(...["waits", "runs"].map((name) => one[name].buckets.reduce((most, value, at) => (value ? at : most), 0)));
   const most = Math.max(1, ...one.waits.buckets, ...one.runs.buckets);
   const rows = one.waits.buckets.map((_, at) => at).filter((at) => at <= last);
-  keyed(body, rows, (at) => at, () => h("tr", {}, h("th", { scope: "row", class: "t" }), h("td", { class: "n" }), h("td", { class: "bar" }, h("div", { class: "measure" })), h("td", { class: "n" }), h("td", { class: "bar" }, h("div", { class: "measure of-runs" }))), (line, at) => {
+  keyed(body, rows, (at) => at, () => h("tr", {}, h("th", { scope: "row", class: "t" }), h("td", { class: "n" }), h("td", { class: "gauge" }, h("div", { class: "measure" })), h("td", { class: "n" }), h("td", { class: "gauge" }, h("div", { class: "measure of-runs" }))), (line, at) => {
     put(line.children[0], at < one.bounds_s.length ? duration(one.bounds_s[at]) : "longer");
     ["waits", "runs"].forEach((name, side) => {
       const value = one[name].buckets[at];
