@@ -261,7 +261,7 @@ def test_job_is_cancelled_once_it_is_confirmed_and_the_page_says_so(server, brow
     browser.open(url(server, "#/function/mail"))
     browser.click("[data-action=cancel]")
     browser.wait_for("Cancel job %s?" % handle, "dialog")
-    assert "it is taken from its queue" in browser.text("dialog")
+    assert "it is queued: it is taken off the books" in browser.text("dialog")
     browser.click("dialog button", "Back")
     assert status(server.address)["mail"] == (1, 0, 0)
     browser.click("[data-action=cancel]")
@@ -504,5 +504,5 @@ def test_operations_that_a_later_version_has_are_offered(monkeypatch, browser):
         browser.wait_for("1 job waits in its queue. Purged jobs are gone", "dialog")
         browser.run("document.querySelector('dialog select').value = 'low'")
         browser.click("dialog button", "Purge")
-        browser.wait_for("Purge: purged 2.", "#notices")
+        browser.wait_for("Purged 2 jobs of mail.", "#notices")
     assert asked == [{"function": b"mail", "priority": "low"}]

@@ -297,6 +297,7 @@ const COUNTED = [
 function takeFunctions(answer) {
   const now = performance.now() / 1000;
   const rows = rowsOf(answer.functions, answer.truncated);
+  if (marks.size > 2 * rows.length + 1000) marks.clear();
   rows.byKey = new Map();
   for (const row of rows) {
     row.key = keyOf(row.function);
@@ -732,22 +733,26 @@ const ACTIONS = {
     preset: (of) => of.limits, done: (of, answer) => "Limits of " + shown(of.function) + ": " + settings(answer.limits) + "." },
   policy: { method: "PUT", path: "/functions/{function}/policy", label: "Policy", press: "Set the policy", title: (of) => "Policy of " + shown(of.function), says: () => "How its jobs are tried, kept and given out. An empty field is none of its own.",
     preset: (of) => of.policy || {}, done: (of, answer) => "Policy of " + shown(of.function) + ": " + settings(answer.policy) + "." },
-  kick: { method: "POST", path: "/functions/{function}/kick", label: "Kick", press: "Kick", title: (of) => "Kick buried jobs of " + shown(of.function) + "?", says: (of) => buried(of) + " Kicked jobs are queued again." },
-  discard: { method: "POST", path: "/functions/{function}/discard", label: "Discard buried", danger: true, title: (of) => "Discard the buried jobs of " + shown(of.function) + "?", says: (of) => buried(of) + " They are gone then, and nothing brings them back." },
-  purge: { method: "POST", path: "/functions/{function}/purge", label: "Purge", danger: true, title: (of) => "Purge " + shown(of.function) + "?", says: (of) => plural(of.waiting, "job") + (of.waiting === 1 ? " waits" : " wait") + " in its queue. Purged jobs are gone, and nothing brings them back; whoever waits for one hears that it failed. " + running(of) },
+  kick: { method: "POST", path: "/functions/{function}/kick", label: "Kick", press: "Kick", title: (of) => "Kick buried jobs of " + shown(of.function) + "?", says: (of) => buried(of) + " Kicked jobs are queued again.",
+    hide: (of) => !of.buried, done: (of, answer) => "Kicked " + plural(answer.kicked, "job") + " of " + shown(of.function) + "." },
+  discard: { method: "POST", path: "/functions/{function}/discard", label: "Discard buried", danger: true, title: (of) => "Discard the buried jobs of " + shown(of.function) + "?", says: (of) => buried(of) + " They are gone then, and nothing brings them back.",
+    hide: (of) => !of.buried, done: (of, answer) => "Discarded " + plural(answer.discarded, "job") + " of " + shown(of.function) + "." },
+  purge: { method: "POST", path: "/functions/{function}/purge", label: "Purge", danger: true, title: (of) => "Purge " + shown(of.function) + "?", says: (of) => plural(of.waiting, "job") + (of.waiting === 1 ? " waits" : " wait") + " in its queue. Purged jobs are gone, and nothing brings them back; whoever waits for one hears that it failed. " + running(of),
+    done: (of, answer) => "Purged " + plural(answer.purged, "job") + " of " + shown(of.function) + "." },
   drop: { method: "DELETE", path: "/functions/{function}", label: "Drop", danger: true, title: (of) => "Drop " + shown(of.function) + "?", says: (of) => (of.waiting + of.running + of.workers ? "It has jobs or workers, and the server will refuse this. " : "") + "The server forgets the function and its counts. The next job or worker makes it anew.",
     done: (of) => "Dropped " + shown(of.function) + "." },
   cancel: { method: "DELETE", path: "/jobs/{handle}", label: "Cancel", press: "Cancel the job", danger: true, title: (of) => "Cancel job " + lines(of.handle) + "?",
-    says: (of) => "It is a job of " + shown(of.function) + (of.state === "running" ? ", and it runs: its worker is not told, but its result will be dropped." : " and waits: it is taken from its queue.") + " Whoever waits for it hears that it failed.", done: (of) => "Cancelled job " + lines(of.handle) + " of " + shown(of.function) + "." },
+    says: (of) => "It is a job of " + shown(of.function) + (of.state === "running" ? ", and it runs: its worker is not told, but its result will be dropped." : ", and it is " + of.state + ": it is taken off the books.") + " Whoever waits for it hears that it failed.", done: (of) => "Cancelled job " + lines(of.handle) + " of " + shown(of.function) + "." },
   priority: { method: "POST", path: "/jobs/{handle}/priority", label: "Priority", press: "Change the priority", title: (of) => "Priority of job " + lines(of.handle), says: (of) => "It is " + of.priority + " now.", hide: (of) => of.state !== "queued",
     preset: (of) => ({ priority: of.priority }), done: (of, answer, given) => "Job " + lines(of.handle) + " has " + given.priority + " priority." },
-  drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() + " It stops when its work is done, and this page ends with it." },
+  drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() + " It stops when its work is done, and this page ends with it.",
+    done: () => "The server takes no new jobs." },
   stop: { method: "POST", path: "/shutdown", label: "Stop", press: "Stop the server", danger: true, title: () => "Stop the server?", says: () => "Gracefully: it takes no new jobs, and ends when its work is done. " + load() + " This page ends with it.",
     preset: () => ({ graceful: true }), done: (of, answer) => "The server stops " + shown(answer.stopping) + "." },
 };
 
 const running = (of) => (of.running ? "What runs now (" + count(of.running) + ") goes on." : "Nothing of it runs now.");
-const buried = (of) => (of.buried === undefined ? "" : plural(of.buried, "job") + (of.buried === 1 ? " is" : " are") + " buried.");
+const buried = (of) => plural(of.buried, "job") + (of.buried === 1 ? " is" : " are") + " buried.";
 const load = () => { const now = data("server"); return now ? "Now " + plural(now.running, "job") + (now.running === 1 ? " runs" : " run") + " and " + count(now.jobs - now.running) + " wait." : ""; };
 const settings = (of) => Object.entries(of).filter(([name]) => name !== "paused").map(([name, value]) => name.replace(/_s$/, "").replace(/_/g, " ") + " " + (value === null ? "none" : value)).join(", ");
 
@@ -820,7 +825,7 @@ function act(action, subject) {
       const answer = await call(action.method, path, action.method === "GET" || !Object.keys(given).length ? undefined : given, 15 + (given.timeout_s || 0));
       const shows = action.shows && action.shows(subject, answer);
       const says = action.done ? action.done(subject, answer, given) : action.label + ": " + (summary(answer) || "done") + ".";
-      notice(says);
+      if (!shows) notice(says);
       return shows ? { says, shows } : null;
     } catch (error) {
       if (error.status === 403 && !action.only) operation.refused = error.message;
