@@ -3,7 +3,7 @@
 const STORE = (now) => (now.store ? (now.store.failing ? "failing" : now.store.size_bytes === null || now.store.size_bytes === undefined ? "on" : size(now.store.size_bytes)) : "memory");
 
 const FACTS = [
-  ["Up", (now) => duration(Math.max(0, nowS() - now.started_s)), (now) => "pid " + now.pid],
+  ["Up", (now) => duration(Math.max(0, (server.lostAt === null ? nowS() : server.lostAt / 1000 + server.skewS) - now.started_s)), (now) => "pid " + now.pid],
   ["Queued", (now) => count(now.jobs - now.running), () => ""],
   ["Running", (now) => count(now.running), () => ""],
   ["Functions", (now) => count(now.functions), () => ""],
