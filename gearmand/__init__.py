@@ -39,6 +39,7 @@ HTTP, which is loaded where it is asked for:
     waiter                      one client that waits for a job
     api_fields, answers         values of requests; what they are answered with
     c_http, api_jobs, api       jobs as in C; the JSON API
+    dashboard_page              the page at /, made of the files in dashboard/
     web, web_handler            what handlers share; one connection
 
 The server, and the process:

@@ -35,6 +35,10 @@ class Asker(NamedTuple):
     gate: Optional[Gate]
     """What stands between him and what he asks for, where anything does."""
 
+    def why_not(self, command: str, changes: bool) -> Optional[str]:
+        """Why he may not do what this administrative command does; `None`: he may. It does not count as an attempt."""
+        return None if self.gate is None else self.gate.why_not(command.encode(), changes)
+
     def need(self, command: str, changes: bool) -> None:
         """Refused: he may not do what this administrative command does."""
         why = None if self.gate is None else self.gate.command(command.encode(), changes)

@@ -328,6 +328,7 @@ def _operations(scene: Scene, asker: Asker, values: Values) -> Answer:
             "path": VERSION + each.path,
             "command": each.command,
             "help": each.help,
+            "refused": asker.why_not(each.command, each.method != "GET") if each.command else None,
             "fields": [field._asdict() for field in each.fields],
         }
         for each in OPERATIONS
@@ -403,7 +404,7 @@ _MANY = Field("count", "number", "How many at most; default: all.", default=_EVE
 _OF = Field("function", "name", "Of this function alone.")
 
 OPERATIONS: Tuple[Operation, ...] = (
-    Operation("GET", "", "help", "These operations.", _operations),
+    Operation("GET", "", "", "These operations; refused says why the asker may not do one.", _operations),
     Operation("GET", "/server", "version", "The server: version, process, connections, memory, store.", _server),
     Operation("GET", "/functions", "status", "Every function: its jobs by priority and state, its workers, its oldest job, what has become of its jobs.", _functions, (
         Field("histograms", "flag", "With how many jobs have waited and run how long.", default=False), _LIMIT)),

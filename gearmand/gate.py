@@ -116,14 +116,18 @@ class Gate:
 
     def command(self, name: bytes, changes: bool, what: str = ADMIN) -> Optional[str]:
         """Why it may not use an administrative command; `changes`: whether that changes something."""
-        why = None
-        if changes and self.is_far:
-            why = "This command is taken from this machine alone"
-        elif self.rights is not None and not self.rights.may(what, name):
-            why = "The access list does not allow you this command"
+        why = self.why_not(name, changes, what)
         if why is not None:
             self._note("access refused", "may not use the administrative command %s" % _shown(name))
         return why
+
+    def why_not(self, name: bytes, changes: bool, what: str = ADMIN) -> Optional[str]:
+        """The same, of a command that it has not tried."""
+        if changes and self.is_far:
+            return "This command is taken from this machine alone"
+        if self.rights is not None and not self.rights.may(what, name):
+            return "The access list does not allow you this command"
+        return None
 
     # -- what was refused -----------------------------------------------------------
 

@@ -10,7 +10,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple
 
-from gearmand import api, metrics
+from gearmand import api, dashboard_page, metrics
 from gearmand.answers import Answer, json_answer
 from gearmand.history import STEP_S, History
 from gearmand.http_connection import HttpConnection
@@ -151,13 +151,23 @@ def _readiness(web: Web) -> Answer:
 
 class Page(NamedTuple):
     command: str
-    """The administrative command that the asker must be allowed; empty: none is needed, nor a name of this server as host."""
+    """The administrative command that the asker must be allowed; empty: none is needed."""
     act: Callable[[Web], Answer]
+    any_host: bool = False
+    """Whether it is answered under any name."""
+
+
+def _dashboard(web: Web) -> Answer:
+    html, headers = dashboard_page.page()
+    return Answer(200, headers, html)
 
 
 PAGES: Dict[bytes, Page] = {
+    # A browser cannot present a token when it opens a page. There is no data in
+    # this one: the operations that it asks need their commands.
+    b"/": Page("", _dashboard),
     b"/metrics": Page("status", _metrics),
-    b"/healthz": Page("", _health),
-    b"/readyz": Page("", _readiness),
+    b"/healthz": Page("", _health, True),
+    b"/readyz": Page("", _readiness, True),
 }
 """By path. They take GET and HEAD."""

@@ -1,7 +1,7 @@
 """One connection of HTTP: where its requests go, who asks, and what is sent.
 
     /api/v1/...                        an operation of the JSON API    see `api`
-    /metrics, /healthz and the like    a page                          see `web`
+    /, /metrics, /healthz and the like a page                          see `web`
     /FUNCTION                          a job, as in the C server       see `c_http`
 
 Threads: a `WebHandler` by its connection's own thread.
@@ -139,7 +139,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
 
     def _answer_of(self, request: Request) -> Answer:
         page = PAGES.get(request.path)
-        if page is None or page.command:
+        if page is None or not page.any_host:
             http_request.check_host(request, self.web.names)
             self._identify(request)
         if request.method == "OPTIONS":

@@ -93,13 +93,17 @@ def test_sdist_has_tests_scripts_and_man_pages(sdist):
     assert not [name for name in names if "__pycache__" in name or ".venv" in name]
 
 
-def test_wheel_has_every_room_and_needs_nothing(wheel):
+def package_files():
+    """The rooms, and the dashboard's files."""
+    rooms = {name for name in os.listdir(os.path.join(ROOT, "gearmand")) if name.endswith(".py")}
+    return rooms | {"dashboard/" + name for name in os.listdir(os.path.join(ROOT, "gearmand", "dashboard"))}
+
+
+def test_wheel_has_every_room_and_the_dashboard_and_needs_nothing(wheel):
     with zipfile.ZipFile(str(wheel)) as archive:
         names = archive.namelist()
         (metadata,) = [archive.read(name).decode() for name in names if name.endswith("METADATA")]
-    assert {name for name in os.listdir(os.path.join(ROOT, "gearmand")) if name.endswith(".py")} == {
-        name.partition("/")[2] for name in names if name.startswith("gearmand/")
-    }
+    assert package_files() == {name.partition("/")[2] for name in names if name.startswith("gearmand/")}
     assert not re.search(r"(?m)^Requires-Dist: (?!.*extra)", metadata)
     assert wheel.name == "gearmand-%s-py3-none-any.whl" % VERSION
 
@@ -144,6 +148,8 @@ def test_zip_archive_serves_and_has_the_commands(checkout):
     archive = checkout / "gearmand.pyz"
     gearadmin = ["env", "PYTHONPATH=%s" % archive, sys.executable, "-m", "gearmand.gearadmin"]
     check_server(sys.executable, archive, gearadmin=gearadmin)
+    code = "from gearmand.dashboard_page import page; print(len(page()[0]))"
+    assert int(run(sys.executable, "-c", code, cwd="/", env={**CLEAN, "PYTHONPATH": str(archive)})) > 10_000
     done = subprocess.run([sys.executable, str(archive), "--no-such-option"], stderr=subprocess.PIPE, env=CLEAN, cwd="/")
     assert done.returncode == 1 and b"--no-such-option" in done.stderr
 
@@ -221,8 +227,8 @@ def test_package_has_every_room_command_and_file_of_the_service(tmp_path):
     package = build_deb(tmp_path)
     assert os.path.basename(package) == "python3-gearmand_%s_all.deb" % VERSION
     names = {line.split(maxsplit=5)[5].lstrip(".") for line in run("dpkg-deb", "-c", package).splitlines()}
-    for name in os.listdir(os.path.join(ROOT, "gearmand")):
-        assert not name.endswith(".py") or "/usr/lib/python3/dist-packages/gearmand/" + name in names
+    for name in package_files():
+        assert "/usr/lib/python3/dist-packages/gearmand/" + name in names
     assert {
         "/usr/sbin/gearmand", "/usr/bin/gearman", "/usr/bin/gearadmin", "/etc/init.d/gearmand", "/etc/default/gearmand",
         "/etc/logrotate.d/gearmand", "/lib/systemd/system/gearmand.service", "/lib/systemd/system/gearmand.socket",
