@@ -412,7 +412,7 @@ def test_server_that_is_gone_is_said_to_be_and_found_again(browser):
     browser.wait_for("Unreachable", "#state")
     browser.wait_for("The server does not answer since", "#banner")
     assert "mail" in browser.text("section[aria-label=Functions]")
-    assert browser.run("return document.querySelector('[data-action=stop]').title") == "The server does not answer."
+    assert browser.run("return document.querySelector('[data-action=drain]').title") == "The server does not answer."
     assert browser.run("return document.title").startswith("✖")
     with Server(port=0, http_port=port):
         browser.wait_for("Ready", "#state")
@@ -423,10 +423,10 @@ def test_server_is_stopped_gracefully(browser):
     stopped = []
     with Server(port=0, http_port=0, on_shutdown=stopped.append) as server:
         browser.open(url(server))
-        browser.click("[data-action=stop]")
-        browser.wait_for("it takes no new jobs, and ends when its work is done", "dialog")
-        browser.click("dialog button", "Stop the server")
-        browser.wait_for("The server stops gracefully.", "#notices")
+        browser.click("[data-action=drain]")
+        browser.wait_for("It stops when its work is done", "dialog")
+        browser.click("dialog button", "Drain")
+        browser.wait_for("The server takes no new jobs.", "#notices")
         wait_until(lambda: stopped == [True], "it is told to stop")
 
 

@@ -31,8 +31,6 @@ const ACTIONS = {
     preset: (of) => ({ priority: of.priority }), done: (of, answer, given) => "Job " + lines(of.handle) + " has " + given.priority + " priority." },
   drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() + " It stops when its work is done, and this page ends with it.",
     done: () => "The server takes no new jobs." },
-  stop: { method: "POST", path: "/shutdown", label: "Stop", press: "Stop the server", danger: true, title: () => "Stop the server?", says: () => "Gracefully: it takes no new jobs, and ends when its work is done. " + load() + " This page ends with it.",
-    preset: () => ({ graceful: true }), done: (of, answer) => "The server stops " + shown(answer.stopping) + "." },
 };
 
 const running = (of) => (of.running ? "What runs now (" + count(of.running) + ") goes on." : "Nothing of it runs now.");

@@ -133,7 +133,7 @@ feed("function", 2, ofOpen((id) => isDots(id) ? null : API + "/functions/" + id)
 feed("function.history", 15, ofOpen((id) => API + "/history?function=" + id + since(data("function.history"), "&")), (answer, before) => longer(before, answer, answer));
 feed("function.jobs", 3, ofOpen((id) => API + "/jobs?limit=1000&function=" + id), takeJobs);
 feed("function.failures", 5, ofOpen((id) => API + "/failures?function=" + id), (answer) => named(answer.failures));
-feed("function.buried", 5, ofOpen((id) => has("GET", "/functions/{function}/buried") ? API + "/functions/" + id + "/buried?count=1000" : null), (answer) => rowsOf(answer.jobs, answer.jobs.length === 1000));
+feed("function.buried", 5, ofOpen((id) => has("GET", "/functions/{function}/buried") && !isDots(id) ? API + "/functions/" + id + "/buried?count=1000" : null), (answer) => rowsOf(answer.jobs, answer.jobs.length === 1000));
 
 // A browser takes these for steps in the path.
 const isDots = (id) => id === "." || id === "..";

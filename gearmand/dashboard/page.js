@@ -65,7 +65,7 @@ function start() {
   darkness.addEventListener("change", applyTheme);
   const themes = h("select", { "aria-label": "Light or dark", on: { change: () => { theme = themes.value; storage.set("localStorage", "gearmand.theme", theme === "auto" ? "" : theme); applyTheme(); } } },
     ...[["auto", "Auto"], ["light", "Light"], ["dark", "Dark"]].map(([value, text]) => h("option", { value, selected: value === theme }, text)));
-  byId("tools").append(button("submit", () => ({})), button("drain", () => ({})), button("stop", () => ({})), h("button", { type: "button", on: { click: askForToken } }, "Token"), themes);
+  byId("tools").append(button("submit", () => ({})), button("drain", () => ({})), h("button", { type: "button", on: { click: askForToken } }, "Token"), themes);
   window.addEventListener("hashchange", route);
   window.addEventListener("resize", paint);
   document.addEventListener("visibilitychange", tick);
