@@ -18,7 +18,7 @@ from gearmand.jobs import ASSIGN, BURIED, BURY, END, HOLD_BACK, KICK, QUEUED, RE
 from gearmand.limits import Load
 from gearmand.parties import Party
 from gearmand.plain import Plain
-from gearmand.policy import Burial, no_burial, of_burial
+from gearmand.policy import ANY, Burial, no_burial, of_burial
 from gearmand.protocol import PacketType
 from gearmand.results import Results
 from gearmand.rows import Notes, Row
@@ -75,6 +75,8 @@ class Books:
         self.events: Optional[List[Event]] = None
         self.asking: Optional[Party] = None
         self._deadlines_sooner = False
+        # Functions for which sleepers are being woken, see `_wake_more`.
+        self._waking: Dict[Function, None] = {}
         # Due times are of the calendar (seconds since 1970), timeouts of the
         # monotonic clock.
         self._due = Deadlines()
@@ -110,6 +112,8 @@ class Books:
     def drop_row(self, job: Job, number: int) -> None:
         """A row could not be stored: nobody was promised the job for it. One that nobody wants any more ends."""
         job.rows = tuple(each for each in job.rows if each != number)
+        if job.state is BURIED:
+            self.notes.settings.append(no_burial(number))
         if job.rows:
             return
         self.dormant.bytes -= JOB_BYTES + len(job.workload)
@@ -146,13 +150,16 @@ class Books:
         """There is a new job in a queue."""
         if not function.open:
             return
+        self._make_aware(function, priority)
+        if function.sleepers and (function.free == ANY or function.queued > function.claims):
+            self.wakeups.wake(function, self.now)
+
+    def _make_aware(self, function: Function, priority: int) -> None:
         unaware = function.unaware[priority]
         if unaware:
             for party in unaware:
                 insort(party.ready[priority], party.abilities[function].index)
             unaware.clear()
-        if function.sleepers:
-            self.wakeups.wake(function, self.now)
 
     def _assign(self, job: Job, party: Party) -> None:
         function = job.function
@@ -241,6 +248,7 @@ class Books:
         if why is None:
             self._end(job)
         else:
+            self.keep_result(job, "fail", b"")
             self._bury_or_end(job, why)
 
     # -- what was set for a function ---------------------------------------------
@@ -249,25 +257,43 @@ class Books:
         policy = function.policy
         if policy is not None and policy.rate is not None:
             function.next_at = policy.next_at(self.now, function.next_at)
-        if policy is not None and (policy.rate is not None or policy.most_running is not None):
-            self.reconsider(function)
+        self.reconsider(function)
 
     def reconsider(self, function: Function) -> None:
         """Have the function give out jobs, or not, as what was set for it says now. Wakes whom it needs then."""
         policy, was_open = function.policy, function.open
-        function.open = policy is None or not (
-            policy.paused
-            or (policy.most_running is not None and function.running >= policy.most_running)
-            or (policy.rate is not None and function.next_at > self.now)
-        )
-        if function.open and not was_open:
-            for priority, queue in enumerate(function.queues):
-                if queue.live:
-                    self._make_known(function, priority)
-            for _ in range(min(function.queued - function.claims, len(function.sleepers))):
-                self.wakeups.wake(function, self.now)
-        elif not function.open and function.opens is None and function.next_at > self.now:
-            function.opens = self.add_deadline(self._openings, function.next_at, function)
+        function.free = ANY if policy is None else policy.free(self.now, function.next_at, function.running)
+        function.open = function.free > 0
+        if function.open:
+            if not was_open:
+                for priority, queue in enumerate(function.queues):
+                    if queue.live:
+                        self._make_aware(function, priority)
+            self._wake_more(function)
+        elif function.next_at > self.now:
+            if function.opens is not None and function.opens[0] > function.next_at:
+                self._openings.call_off(function.opens)
+                function.opens = None
+            if function.opens is None:
+                function.opens = self.add_deadline(self._openings, function.next_at, function)
+
+    def _wake_more(self, function: Function) -> None:
+        """Wake as many sleepers as it has jobs to give out that nobody is awake for.
+
+        One whose grab lingers takes a job at once, and this is called again
+        from there: then the outermost call goes on, however many there are.
+        """
+        is_outermost = not self._waking
+        self._waking[function] = None
+        try:
+            while is_outermost and self._waking:
+                each = next(iter(self._waking))
+                while each.sleepers and each.queued > each.claims:
+                    self.wakeups.wake(each, self.now)
+                del self._waking[each]
+        finally:
+            if is_outermost:
+                self._waking.clear()
 
     def keep_result(self, job: Job, how: str, data: Workload) -> None:
         """The job is about to end, or to be buried; what its client would have been told is kept, where it is to be."""
@@ -310,7 +336,7 @@ class Books:
         job.retries = 0
         self.notes.differs(job)
         key = key_of(job.unique, job.workload) if job.unique else None
-        if key is not None and self.uniques.find(key, job.function) is None:
+        if key is not None and self.uniques.find(key, job.function) is None and (job.function, key) not in self.pending:
             self.uniques.add(key, job)
         self.enqueue(job, again=True)
 
@@ -368,7 +394,7 @@ class Books:
             self.running -= 1
             if job.entry is not None:
                 self._timeouts.call_off(job.entry)
-            if not function.open:
+            if function.policy is not None:
                 self.reconsider(function)
         elif state is QUEUED:
             function.queues[job.priority].remove(job)

@@ -59,12 +59,16 @@ class Tail:
 
     def next(self, count: int) -> List[int]:
         """Take the next numbers off; they are coming."""
+        taken = self._take(count)
+        self.coming += taken
+        return taken
+
+    def _take(self, count: int) -> List[int]:
         taken = self.numbers[self.first : self.first + count].tolist()
         self.first += len(taken)
         if self.first > 100_000 and self.first * 2 > len(self.numbers):
             del self.numbers[: self.first]
             self.first = 0
-        self.coming += taken
         return taken
 
     def find(self, number: int) -> bool:
@@ -79,14 +83,9 @@ class Tail:
             del self.numbers[at]
         return at is not None
 
-    def drop_last(self, most: int) -> List[int]:
-        at = max(self.first, len(self.numbers) - most)
-        dropped = self.numbers[at:].tolist()
-        del self.numbers[at:]
-        if len(dropped) < most:
-            dropped += self.coming
-            self.coming = []
-        return dropped
+    def drop_first(self, most: int) -> List[int]:
+        dropped, self.coming = self.coming[:most], self.coming[most:]
+        return dropped + self._take(most - len(dropped))
 
     def _place(self, number: int) -> Optional[int]:
         # Nearly in order: rows are numbered before they are stored, so
@@ -133,13 +132,16 @@ class Dormant:
         numbers = tail.next(max(1, min(_AT_ONCE, _BYTES_AT_ONCE // self._row_bytes)))
         return [Wanted(function.name, priority, numbers)] if numbers else []
 
-    def woken(self, function: "Function", priority: int, rows: Sequence["Row"]) -> List["Row"]:
+    def woken(self, function: "Function", wanted: Wanted, rows: Sequence["Row"]) -> List["Row"]:
         """Of the rows that have been fetched, those that are still wanted."""
+        priority = wanted.priority
         tail = self.tails.get((function, priority))
         if tail is None:
             return []  # All of them were cancelled meanwhile.
-        coming = set(tail.coming)
-        tail.coming = []
+        fetched = set(wanted.numbers)
+        coming = fetched.intersection(tail.coming)
+        # Others may be wanted by now, where all of these were cancelled.
+        tail.coming = [number for number in tail.coming if number not in fetched]
         if rows:
             self._row_bytes = JOB_BYTES + max(len(row.workload) for row in rows)
         if not len(tail):
@@ -150,12 +152,12 @@ class Dormant:
         """The queue of a dormant job."""
         return next((key for key, tail in self.tails.items() if tail.find(number)), None)
 
-    def drop_last(self, function: "Function", priority: int, most: int) -> List[int]:
-        """Take the last ones of a queue out, so many at most. Returns their numbers."""
+    def drop_first(self, function: "Function", priority: int, most: int) -> List[int]:
+        """Take the first ones of a queue out, so many at most. Returns their numbers."""
         tail = self.tails.get((function, priority))
         if tail is None:
             return []
-        numbers = tail.drop_last(most)
+        numbers = tail.drop_first(most)
         if not len(tail):
             del self.tails[function, priority]
         return numbers

@@ -25,7 +25,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from gearmand.jobs import ENDED, Job, Priority
-from gearmand.policy import Burial, Policy
+from gearmand.policy import ANY, Burial, Policy
 from gearmand.tally import Tally
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Function:
 
     __slots__ = (
         "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
-        "limited", "submitted", "tally", "policy", "open", "next_at", "opens", "sweeps", "buried",
+        "limited", "submitted", "tally", "policy", "open", "free", "next_at", "opens", "sweeps", "buried",
     )  # fmt: skip
 
     def __init__(self, name: bytes, limits: Limits = [None for _ in Priority]) -> None:
@@ -172,9 +172,10 @@ class Function:
         self.submitted = 0
         self.tally: Optional[Tally] = None
         # What was set for it; and whether it gives out jobs at this moment,
-        # which `Books.reconsider` sees to.
+        # and how many, which `Books.reconsider` sees to.
         self.policy: Optional[Policy] = None
         self.open = True
+        self.free = ANY
         # Where there is a rate: when the next job may be given out. And the
         # deadlines of that, and of its jobs' expiry, where there are any.
         self.next_at = 0.0
@@ -194,9 +195,19 @@ class Function:
 
     @property
     def queued(self) -> int:
-        """Jobs that a worker could take now."""
+        """Jobs that workers could take now."""
+        live, free = self.live, self.free
+        return live if live < free else free
+
+    @property
+    def live(self) -> int:
+        """Jobs in its queues, whether or not they may be given out."""
         high, normal, low = self.queues
-        return high.live + normal.live + low.live if self.open else 0
+        return high.live + normal.live + low.live
+
+    @property
+    def paused(self) -> bool:
+        return self.policy is not None and self.policy.paused
 
     @property
     def used(self) -> bool:
@@ -218,14 +229,14 @@ IDLE_FUNCTIONS = 100_000
 class Functions(Dict[bytes, Function]):
     """Every function seen, by name. One that is asked for by `[name]` is there from then on.
 
-    `most_jobs`: the limit of those that have none of their own; `most_limited`: how many may have one.
+    `most_jobs`: the limit of those that have none of their own; `most_limited`: for how many anything may be set.
     """
 
     def __init__(self, most_jobs: Optional[int] = None, most_limited: int = 2**62) -> None:
         super().__init__()
         self._limits: Limits = [most_jobs for _ in Priority]
         self._most_limited = most_limited
-        self._limited = 0
+        self._set = 0
         # Oldest first. A function may have become busy since; whoever takes
         # it out looks.
         self._idle: "OrderedDict[Function, None]" = OrderedDict()
@@ -246,15 +257,28 @@ class Functions(Dict[bytes, Function]):
         return True
 
     def limit_queue(self, name: bytes, limits: Limits) -> bool:
-        """Refuse new jobs of a function and priority while it has that many jobs in all. False: too many functions have a limit."""
+        """Refuse new jobs of a function and priority while it has that many jobs in all. False: too many functions have something set."""
         limited = limits != self._limits
-        if limited and self._limited >= self._most_limited and not (name in self and self[name].limited):
+        if limited and not self.may_set(name):
             return False
         function = self[name]
-        self._limited += limited - function.limited
-        function.limits, function.limited = limits, limited
-        self.note_if_idle(function)
+        was_set, function.limits, function.limited = function.is_set, limits, limited
+        self._recount(function, was_set)
         return True
+
+    def set_policy(self, function: Function, policy: Optional[Policy]) -> None:
+        """Whoever calls has asked `may_set`, or restores what was."""
+        was_set, function.policy = function.is_set, policy
+        self._recount(function, was_set)
+
+    def may_set(self, name: bytes) -> bool:
+        """Whether something may be set for that function."""
+        function = self.get(name)
+        return self._set < self._most_limited or (function is not None and function.is_set)
+
+    def _recount(self, function: Function, was_set: bool) -> None:
+        self._set += function.is_set - was_set
+        self.note_if_idle(function)
 
     def note_if_idle(self, function: Function) -> None:
         """Call when it may have become idle; beyond `IDLE_FUNCTIONS` the one that is idle longest is forgotten."""
@@ -269,5 +293,5 @@ class Functions(Dict[bytes, Function]):
 
     def _forget(self, function: Function) -> None:
         del self[function.name]
-        self._limited -= function.limited
+        self._set -= function.is_set
         self._idle.pop(function, None)

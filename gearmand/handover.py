@@ -118,7 +118,8 @@ def is_done(registry: Registry, party: Party) -> bool:
     """Whether a party has nothing left here, or nothing that could still be done here."""
     if party.running or any(job.state is RUNNING or job.function.workers for job in party.listening):
         return False
-    return party.next_queue(False) is None
+    # What waits here, though it may not be given out at this moment, is nobody else's to do.
+    return not any((f.live or f.scheduled and f.policy is not None and f.policy.backoff_s) and not f.paused for f in party.abilities)
 
 
 # -- the new server ------------------------------------------------------------------

@@ -57,8 +57,9 @@ def purge(broker: Broker, name: bytes, priority: Optional[int], asking: Optional
     """Cancel the jobs of a function that wait, of one priority or of all. Returns how many; those that come meanwhile stay."""
     count = 0
     for each in map(int, Priority) if priority is None else [priority]:
-        left = broker.turn(steering.waiting, name, each)
-        count += _in_pieces(broker, left, lambda registry, most: steering.purge(registry, name, each, most, asking))
+        found = broker.turn(steering.extent, name, each)
+        count += _in_pieces(broker, found.dormant, lambda registry, most: steering.purge_dormant(registry, name, each, most, asking))
+        count += _in_pieces(broker, None, lambda registry, most: steering.purge(registry, name, each, found.until, asking))
     return count
 
 
@@ -79,11 +80,14 @@ def buried(broker: Broker, name: bytes, most: int) -> List[steering.Buried]:
 
 def kick(broker: Broker, name: bytes, most: int) -> int:
     """Have buried jobs wait again, the oldest first. Returns how many."""
+    # Those that are buried again meanwhile stay.
+    most = min(most, broker.turn(steering.count_buried, name))
     return _in_pieces(broker, most, lambda registry, some: steering.kick(registry, name, some))
 
 
 def discard(broker: Broker, name: bytes, most: int, asking: Optional[Party] = None) -> int:
     """End buried jobs, the oldest first. Returns how many."""
+    most = min(most, broker.turn(steering.count_buried, name))
     return _in_pieces(broker, most, lambda registry, some: steering.discard(registry, name, some, asking))
 
 
@@ -97,9 +101,9 @@ def result_of_unique(broker: Broker, function: bytes, unique: bytes) -> Optional
     return broker.turn(lambda registry: registry.results.of_unique(function, unique, registry.now))
 
 
-def _in_pieces(broker: Broker, most: int, act: Callable[[Registry, int], int]) -> int:
-    """As often as there is something left to do. Returns how much was done in all."""
-    count = 0
+def _in_pieces(broker: Broker, most: Optional[int], act: Callable[[Registry, int], int]) -> int:
+    """As often as there is something left to do, `most` at most. Returns how much was done in all."""
+    count, most = 0, 2**62 if most is None else most
     while count < most:
         done = broker.turn(act, most - count)
         if not done:

@@ -18,6 +18,7 @@ from gearmand.rows import Setting
 
 FUNCTION, BURIED = b"function:", b"buried:"
 LONGEST_BACKOFF_S = 3600.0
+ANY = 2**62
 _CAUGHT_UP_S = 0.1
 
 
@@ -45,6 +46,13 @@ class Policy(NamedTuple):
             return 0.0
         longest_s = min(self.backoff_s * 2.0 ** min(retries - 1, 64), LONGEST_BACKOFF_S)
         return longest_s * (0.5 + zlib.crc32(b"%b %d" % (handle, retries)) / 2**33)
+
+    def free(self, now: float, next_at: float, running: int) -> int:
+        """How many more of its jobs may be given out at this moment."""
+        free = ANY if self.most_running is None else max(0, self.most_running - running)
+        if self.paused or (self.rate is not None and next_at > now):
+            return 0
+        return free if self.rate is None else min(free, int((now - max(next_at, now - _CAUGHT_UP_S)) * self.rate) + 1)
 
     def next_at(self, now: float, before: float) -> float:
         """When the next job may be given out, of which one has been given out now; `before`: what this said for that one."""

@@ -25,7 +25,7 @@ from gearmand.books import WORK_FAIL, Books
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import MEMORY_FULL, QUEUE_FULL, SHUTTING_DOWN, Refusal
 from gearmand.functions import Function, PlainEntry
-from gearmand.jobs import DUE, RUNNING, SCHEDULED, Job, Priority, Workload
+from gearmand.jobs import BURIED, DUE, RUNNING, SCHEDULED, Job, Priority, Workload
 from gearmand.parties import Ability, Assign, Party
 from gearmand.protocol import PacketType
 from gearmand.rows import Row
@@ -218,7 +218,8 @@ class Registry(Books):
         job = self.jobs.get(handle)
         if job is None:
             return False
-        job.function.counted().cancelled += 1
+        # One that is buried was counted when it failed.
+        job.function.counted().cancelled += job.state is not BURIED
         if job.worker is not None and job.worker.cancellations:
             job.worker.post(WORK_FAIL, handle)
         self._fail(job, CANCELLED, self.asking)
@@ -421,7 +422,7 @@ class Registry(Books):
     def _has_another_attempt(self, job: Job) -> bool:
         """After a failure that a worker reported: whether the function has attempts of its own, and one is left, which it gets then."""
         policy = job.function.policy
-        if policy is None or policy.attempts is None:
+        if policy is None or policy.attempts is None or not job.wanted:
             return False
         job.was_reported = True
         return self._tries_again(job)
@@ -480,11 +481,9 @@ class Registry(Books):
     def next_due(self) -> Optional[float]:
         """In how many seconds `tick` should be called; `None`: not before something happens."""
         self._deadlines_sooner = self.wakeups.sooner = False
-        claim = self.wakeups.next_due()
-        timeout = self._timeouts.next_due()
         due_s = self._due.next_due()
-        opening, sweep = self._openings.next_due(), self.sweeps.next_due()
-        waits = [due - self.now for due in (claim, timeout, opening, sweep) if due is not None]
+        others = (self.wakeups, self._timeouts, self._openings, self.sweeps)
+        waits = [due - self.now for due in (each.next_due() for each in others) if due is not None]
         if due_s is not None:
             waits.append(due_s - self.epoch_s)
         return max(0.0, min(waits)) if waits else None
@@ -496,5 +495,5 @@ class Registry(Books):
 
     @property
     def drained(self) -> bool:
-        """Whether nothing runs and, where queued jobs do not survive, no connected worker could take one."""
-        return not self.running and (self.stored or not any(f.queued and f.workers for f in self.functions.values()))
+        """Whether nothing runs and, where queued jobs do not survive, no connected worker could take one, now or soon."""
+        return not self.running and (self.stored or not any(f.live and f.workers and not f.paused for f in self.functions.values()))

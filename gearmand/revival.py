@@ -148,7 +148,7 @@ def restore(registry: Registry, row: Row) -> None:
 def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:
     """Dormant jobs have been fetched from the store."""
     function = registry.functions[wanted.function]
-    for row in registry.dormant.woken(function, wanted.priority, rows):
+    for row in registry.dormant.woken(function, wanted, rows):
         job = registry.jobs[row.handle] = Job(row.handle, function, b"", row.workload, row.priority, True, row.reducer)
         job.retries = row.retries
         registry.room -= JOB_BYTES + len(job.workload)

@@ -6,7 +6,7 @@ from that, see `Books.reconsider`. Long work is done in pieces, a turn each.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand.audit import CANCELLED, EXPIRED
@@ -39,14 +39,19 @@ def drop(registry: Registry, name: bytes) -> Optional[bool]:
     """See `Functions.drop`: what was set for it goes too."""
     function = registry.functions.get(name)
     dropped = registry.functions.drop(name)
-    if dropped and function is not None and function.is_set and registry.stored:
-        registry.notes.settings.append(of_function(name, None, None))
+    if dropped and function is not None:
+        if function.is_set and registry.stored:
+            registry.notes.settings.append(of_function(name, None, None))
+        # Nobody looks after its deadlines any more.
+        function.policy = None
     return dropped
 
 
 def change(registry: Registry, name: bytes, values: Dict[str, Any]) -> Policy:
-    """Set some of a function's `Policy`, by name. ValueError: a value is wrong."""
+    """Set some of a function's `Policy`, by name. ValueError: a value is wrong, or as many functions have something set as may have."""
     checked(values)
+    if not registry.functions.may_set(name):
+        raise ValueError("something is set for as many functions as may be (--max-limited-functions)")
     function = registry.functions[name]
     policy = (function.policy or NOTHING)._replace(**values)
     follow(registry, function, policy)
@@ -62,13 +67,15 @@ def policy_of(registry: Registry, name: bytes) -> Optional[Policy]:
 
 def follow(registry: Registry, function: Function, policy: Optional[Policy]) -> None:
     """What was set for the function is that from now on."""
-    function.policy = policy if policy != NOTHING else None
-    if policy is not None and policy.expiry_s is not None and function.sweeps is None:
+    registry.functions.set_policy(function, policy if policy != NOTHING else None)
+    if policy is not None and policy.expiry_s is not None:
+        # It may be shorter than it was.
+        if function.sweeps is not None:
+            registry.sweeps.call_off(function.sweeps)
         _sweep_at(registry, function, registry.now)
-    if policy is None or policy.rate is None:
-        function.next_at = 0.0
+    rate = None if policy is None else policy.rate
+    function.next_at = 0.0 if rate is None else min(function.next_at, registry.now + 1 / rate)
     registry.reconsider(function)
-    registry.functions.note_if_idle(function)
 
 
 def _note(registry: Registry, function: Function) -> None:
@@ -161,36 +168,55 @@ def _sweep(registry: Registry, function: Function, expiry_s: float) -> float:
                 registry.drop_plain(head, EXPIRED)
         else:
             again = registry.now
+        if not queue.live and registry.dormant.count(function, queue.priority):
+            # They are on their way, and may be as old.
+            again = registry.now
     return again
 
 
 # -- jobs ----------------------------------------------------------------------------
 
 
-def waiting(registry: Registry, name: bytes, priority: int) -> int:
-    """How many jobs are in a queue."""
+class Extent(NamedTuple):
+    """What there was of a queue."""
+
+    dormant: int
+    until: float
+    """No job came later (monotonic)."""
+
+
+def extent(registry: Registry, name: bytes, priority: int) -> Extent:
     function = registry.functions.get(name)
-    return 0 if function is None else function.queues[priority].live + registry.dormant.count(function, priority)
+    return Extent(0 if function is None else registry.dormant.count(function, priority), registry.now)
 
 
-def purge(registry: Registry, name: bytes, priority: int, most: int, asking: Optional[Party]) -> int:
-    """Cancel jobs of a queue, the last ones that lie in the store and then the first, so many at most. Returns how many."""
+def purge_dormant(registry: Registry, name: bytes, priority: int, most: int, asking: Optional[Party]) -> int:
+    """Cancel jobs of a queue that lie in the store alone, the first ones, so many at most. Returns how many."""
     function = registry.functions.get(name)
     if function is None:
         return 0
     registry.asking = asking
-    most = min(most, _AT_ONCE)
-    numbers = registry.dormant.drop_last(function, priority, most)
+    numbers = registry.dormant.drop_first(function, priority, min(most, _AT_ONCE))
     for number in numbers:
         drop_dormant(registry, function, number, registry.handles.of(number))
-    entries = list(islice(function.queues[priority], most - len(numbers)))
+    return len(numbers)
+
+
+def purge(registry: Registry, name: bytes, priority: int, until: float, asking: Optional[Party]) -> int:
+    """Cancel jobs of a queue that are in memory, the first ones, that came until then. Returns how many, some at a time."""
+    function = registry.functions.get(name)
+    if function is None:
+        return 0
+    registry.asking = asking
+    first = islice(function.queues[priority], _AT_ONCE)
+    entries = list(takewhile(lambda entry: (entry.since if isinstance(entry, Job) else entry[3]) <= until, first))
     for entry in entries:
         function.counted().cancelled += 1
         if isinstance(entry, Job):
             registry.drop(entry, CANCELLED)
         else:
             registry.drop_plain(entry, CANCELLED)
-    return len(numbers) + len(entries)
+    return len(entries)
 
 
 class Waiting(NamedTuple):
@@ -225,29 +251,28 @@ def reprioritise(registry: Registry, handle: bytes, priority: int) -> Optional[b
     number = registry.handles.number_of(handle)
     entry = registry.plain.find(number)
     job = registry.jobs.get(handle)
-    if job is None and entry is not None and registry.handles.of(number) == handle:
+    if job is not None and job.state is QUEUED:
+        job.function.queues[job.priority].withdraw(job)
+    elif job is None and entry is not None and registry.handles.of(number) == handle:
         job = _awake(registry, entry, number)
     if job is None:
         return None if registry.dormant.find(number) is None else False
     if job.state not in (QUEUED, SCHEDULED, BURIED):
         return False
-    was_queued = job.state is QUEUED
-    if was_queued:
-        job.function.queues[job.priority].withdraw(job)
-    job.priority = priority
+    before, job.priority = job.priority, priority
     registry.notes.differs(job)
-    if was_queued:
+    if job.state is QUEUED:
+        registry.look_after(job.function, before)
         registry.enqueue(job, job.since, again=True)
     return True
 
 
 def _awake(registry: Registry, entry: Any, number: int) -> Job:
-    """The plain job as a Job, in its queue."""
+    """The plain job as a Job, in no queue yet."""
     job = registry.job_of(entry)
     registry.plain.remove(number)
     registry.jobs[job.handle] = job
     registry.meet(job, number)
-    registry.enqueue(job, job.since)
     return job
 
 
@@ -272,6 +297,11 @@ def _buried(registry: Registry, name: bytes, most: int) -> List[Tuple[Job, Buria
     function = registry.functions.get(name)
     found = {} if function is None or function.buried is None else function.buried
     return [(registry.jobs[handle], burial) for handle, burial in islice(found.items(), min(most, _AT_ONCE))]
+
+
+def count_buried(registry: Registry, name: bytes) -> int:
+    function = registry.functions.get(name)
+    return 0 if function is None or function.buried is None else len(function.buried)
 
 
 def kick(registry: Registry, name: bytes, most: int) -> int:

@@ -14,11 +14,12 @@ from collections import Counter
 
 import pytest
 
-from gearmand import revival
+from gearmand import revival, steering
 from gearmand.dormant import JOB_BYTES
 from gearmand.errors import QUEUE_FULL, SHUTTING_DOWN, Refusal
-from gearmand.jobs import QUEUED, RUNNING, SCHEDULED, Priority
+from gearmand.jobs import BURIED, QUEUED, RUNNING, SCHEDULED, Priority
 from gearmand.parties import Party
+from gearmand.policy import ANY, NOTHING
 from gearmand.protocol import PacketType
 from gearmand.registry import Registry
 from gearmand.uniques import key_of
@@ -78,6 +79,9 @@ class ModelJob:
         self.timer_place = 0
         self.progress = (0, 0)
         self.retries = 0
+        # Whether a submission of its unique joins it; whether its last attempt was reported a failure.
+        self.keyed = key is not None
+        self.was_reported = False
 
 
 class Model:
@@ -87,6 +91,9 @@ class Model:
         self.jobs = []
         self.names = set()
         self.limits = {}
+        self.policies = {}
+        # When a function with a rate gives out its next job; follows the registry.
+        self.next_at = lambda name: 0.0
         self.now = self.epoch_s = 0.0
         self.places = 0
         self.draining = False
@@ -102,11 +109,19 @@ class Model:
         return [job for job in self.jobs if job.name == name and (not states or job.state in states)]
 
     def twin(self, name, key):
-        return next((job for job in self.of(name) if job.key == key), None) if key is not None else None
+        return next((job for job in self.of(name) if job.keyed and job.key == key), None)
+
+    def policy(self, name):
+        return self.policies.get(name, NOTHING)
+
+    def is_open(self, name):
+        policy = self.policy(name)
+        is_full = policy.most_running is not None and len(self.of(name, RUNNING)) >= policy.most_running
+        return not (policy.paused or is_full or (policy.rate is not None and self.next_at(name) > self.now))
 
     def grabbable(self, party):
         """The first job of each function of the party that has one at the highest priority there is."""
-        queued = [job for job in self.jobs if job.state is QUEUED and job.name in party.order]
+        queued = [job for job in self.jobs if job.state is QUEUED and job.name in party.order and self.is_open(job.name)]
         if not queued:
             return {}
         highest = min(job.priority for job in queued)
@@ -154,16 +169,43 @@ class Model:
         self.tell(job, WORK_FAIL, job.handle)
         self.end(job)
 
-    def lose(self, job):
+    def bury_or_end(self, job):
+        if self.policy(job.name).attempts is None or not job.background:
+            self.end(job)
+            return
         job.worker.held_once.add(job.handle)
+        job.state, job.worker, job.timeout_at, job.listeners, job.keyed = BURIED, None, None, [], False
+        job.place = self.place()
+
+    def kick(self, job):
+        job.retries = 0
+        job.keyed = job.key is not None and self.twin(job.name, job.key) is None
+        self.enqueue(job)
+
+    def tries_again(self, job):
         job.retries += 1
         job.progress = (0, 0)
+        own = self.policy(job.name).attempts
+        attempts = self.attempts if own is None else own
+        if attempts is not None and job.retries >= attempts:
+            return False
+        job.worker.held_once.add(job.handle)
+        self.enqueue(job)
+        return True
+
+    def has_another_attempt(self, job):
+        if self.policy(job.name).attempts is None or not (job.background or job.listeners):
+            return False
+        job.was_reported = True
+        return self.tries_again(job)
+
+    def lose(self, job):
+        job.was_reported = False
         if not (job.background or job.listeners):
             self.end(job)
-        elif self.attempts is not None and job.retries >= self.attempts:
-            self.fail(job)
-        else:
-            self.enqueue(job)
+        elif not self.tries_again(job):
+            self.tell(job, WORK_FAIL, job.handle)
+            self.bury_or_end(job)
 
     def held(self, party, handle):
         job = self.job(handle)
@@ -173,7 +215,7 @@ class Model:
             if self.reports_extend and job.timeout_at is not None:
                 self.start_timer(job)
             return job
-        if job.state is QUEUED and handle in party.held_once:
+        if job.state is QUEUED and handle in party.held_once and not job.was_reported:
             self.assign(job, party)
             return job
         return None
@@ -196,7 +238,11 @@ class Model:
     def tick(self):
         late = [job for job in self.jobs if job.timeout_at is not None and job.timeout_at <= self.now]
         for job in sorted(late, key=lambda job: (job.timeout_at, job.timer_place)):
-            self.fail(job) if self.timeout_fails else self.lose(job)
+            if not self.timeout_fails:
+                self.lose(job)
+            elif not self.has_another_attempt(job):
+                self.tell(job, WORK_FAIL, job.handle)
+                self.bury_or_end(job)
         due = [job for job in self.jobs if job.state is SCHEDULED and job.due_s <= self.epoch_s]
         for job in sorted(due, key=lambda job: (job.due_s, job.place)):
             self.enqueue(job)
@@ -218,10 +264,9 @@ def check(registry, parties):
         check_function(registry, function, parties)
     for party in parties:
         check_party(registry, party)
-    expected = {(key_of(job.unique, job.workload), job.function): job for job in registry.jobs.values()}
-    keyed = {pair: job for pair, job in expected.items() if pair[0] is not None}
-    assert len(registry.uniques) == len(keyed)
-    assert all(registry.uniques.find(*pair) is job for pair, job in keyed.items())
+    # One that was buried and kicked may have lost its unique to another.
+    found = [job for job in registry.jobs.values() if registry.uniques.find(key_of(job.unique, job.workload), job.function) is job]
+    assert len(registry.uniques) == len(found) and not any(job.state is BURIED for job in found)
 
 
 def check_jobs(registry, parties):
@@ -237,6 +282,9 @@ def check_jobs(registry, parties):
                     continue
                 assert (job.state, job.function, job.priority) == (QUEUED, function, priority)
                 places[job] += 1
+        for handle in function.buried or ():
+            assert (registry.jobs[handle].state, registry.jobs[handle].function) == (BURIED, function)
+            places[registry.jobs[handle]] += 1
     for job in registry._due.items():
         assert job.state is SCHEDULED
         places[job] += 1
@@ -264,18 +312,22 @@ def check_jobs(registry, parties):
 def check_function(registry, function, parties):
     jobs = [job for job in all_jobs(registry).values() if job.function is function]
     states = Counter(job.state for job in jobs)
-    counted = (function.jobs, function.running, function.scheduled, function.queued)
-    assert counted == (len(jobs), states[RUNNING], states[SCHEDULED], states[QUEUED])
+    counted = (function.jobs, function.running, function.scheduled, function.live)
+    assert counted == (len(jobs) - states[BURIED], states[RUNNING], states[SCHEDULED], states[QUEUED])
+    policy = function.policy or NOTHING
+    is_full = policy.most_running is not None and function.running >= policy.most_running
+    assert function.open == (not (policy.paused or is_full or (policy.rate is not None and function.next_at > registry.now)))
+    assert function.open == (function.free > 0) and (function.policy is not None or function.free == ANY)
     for priority, queue, unaware in zip(Priority, function.queues, function.unaware):
         assert queue.live == sum(job.state is QUEUED and job.priority == priority for job in jobs)
-        assert not (queue.live and unaware)
+        assert not (queue.live and unaware and function.open)
         assert set(unaware) <= set(function.workers)
     assert set(function.workers) == {party for party in parties if function in party.abilities}
     assert set(function.sleepers) <= set(function.workers)
     assert function.claims == sum(party.claim is function for party in parties)
     if any(party.asleep for party in function.sleepers):
         assert function.claims >= function.queued
-    if not (function.jobs or function.workers or function.limited):
+    if not (function.used or function.is_set):
         assert function in registry.functions._idle
 
 
@@ -317,6 +369,7 @@ class Walk:
             b"H", 1, wakeups=self.wakeups, grace_s=GRACE_S, linger_s=self.linger_s, minimum_timeout_s=MINIMUM_TIMEOUT_S, **options
         )
         self.model = Model(**options)
+        self.model.next_at = lambda name: self.registry.functions[name].next_at
         self.parties = []
         self.handles = [b"H:0"]
         for _ in range(7):
@@ -350,6 +403,12 @@ class Walk:
             self.limit_queue: 1,
             self.drop_function: 1,
             self.drain: 0.3,
+            self.steer: 4,
+            self.resume: 2,
+            self.kick: 2,
+            self.discard: 1,
+            self.purge: 0.5,
+            self.reprioritise: 3,
         }
         move = self.chance.choices(list(moves), list(moves.values()))[0]
         self.sleeping_before = [party for party in self.parties if party.sleeping]
@@ -379,6 +438,7 @@ class Walk:
             assert (job.background, job.retries) == (expected.background, expected.retries)
             assert (job.numerator, job.denominator) == expected.progress
             assert Counter(job.listeners or {}) == Counter(expected.listeners)
+            assert (self.registry.uniques.find(key_of(job.unique, job.workload), job.function) is job) == expected.keyed
         assert set(self.registry.functions) == self.model.names
 
     def note_wake_up(self, party):
@@ -412,6 +472,7 @@ class Walk:
             key = None
         twin = model.twin(name, key)
         asleep = [party for party in self.parties if party.sleeping and name in party.order]
+        is_open = model.is_open(name) if name in model.names else True
         if listener is None and not unique and due_s is None and chance.random() < 0.7:
             result = handle = self.registry.submit_plain(name, workload, priority)
         else:
@@ -426,7 +487,7 @@ class Walk:
             assert handle == twin.handle
             twin.background = twin.background or listener is None
             twin.listeners += [] if listener is None else [listener]
-        elif limit is not None and len(model.of(name)) >= limit:
+        elif limit is not None and len(model.of(name, QUEUED, RUNNING, SCHEDULED)) >= limit:
             assert result is QUEUE_FULL
         else:
             assert not isinstance(result, Refusal) and handle not in self.handles
@@ -437,7 +498,8 @@ class Walk:
             if due_s is None:
                 woken = sum(1 for party in asleep for kind, _ in party.got if kind in (NOOP, NO_JOB))
                 woken += sum(len(party.given) for party in asleep)
-                assert woken == (min(self.wakeups, len(asleep)) if self.wakeups else len(asleep))
+                most = min(self.wakeups, len(asleep)) if self.wakeups else len(asleep)
+                assert woken == most if name not in model.policies else woken <= (most if is_open else 0)
             else:
                 job.state, job.due_s = SCHEDULED, due_s
 
@@ -459,7 +521,7 @@ class Walk:
         party.timeouts[name] = None if timeout_s is None else max(timeout_s, MINIMUM_TIMEOUT_S)
         if is_new:
             party.order.append(name)
-        if is_new and party.sleeping and self.model.of(name, QUEUED):
+        if is_new and party.sleeping and self.model.of(name, QUEUED) and self.model.is_open(name):
             self.note_wake_up(party)
             return {party: 1}
         return {party: 0}
@@ -508,7 +570,7 @@ class Walk:
         if chance.random() < 0.1:
             handle = chance.choice(self.handles[-60:])
         known = handle in party.held_once or handle in party.running
-        how = chance.choice(["relay", "progress", "finish", "finish", "finish", "exception"])
+        how = chance.choice(["relay", "progress", "finish", "finish", "finish", "exception", "fail"])
         body = handle + b"\0" + b"%d" % chance.randrange(1000)
         if how == "relay":
             assert self.registry.relay(party, handle, PacketType.WORK_DATA, body) == known
@@ -516,12 +578,16 @@ class Walk:
             assert self.registry.progress(party, handle, 3, 4, PacketType.WORK_STATUS, body) == known
         elif how == "finish":
             assert self.registry.finish(party, handle, PacketType.WORK_COMPLETE, body) == known
+        elif how == "fail":
+            assert self.registry.finish(party, handle, WORK_FAIL, handle) == known
         else:
             assert self.registry.finish_with_exception(party, handle, body) == known
         job = model.held(party, handle)
-        if job is None:
+        if job is None or (how in ("exception", "fail") and model.has_another_attempt(job)):
             return
-        if how == "exception":
+        if how == "fail":
+            model.tell(job, WORK_FAIL, handle)
+        elif how == "exception":
             for listener in job.listeners:
                 packet = (int(WORK_EXCEPTION), body) if listener.exceptions else (int(WORK_FAIL), handle)
                 listener.due_posts.append(packet)
@@ -530,8 +596,10 @@ class Walk:
             model.tell(job, kinds[how], body)
         if how == "progress":
             job.progress = (3, 4)
-        if how in ("finish", "exception"):
+        if how == "finish":
             model.end(job)
+        elif how in ("exception", "fail"):
+            model.bury_or_end(job)
 
     def leave(self):
         party = self.chance.choice(self.parties)
@@ -568,10 +636,65 @@ class Walk:
         name = self.chance.choice(FUNCTIONS)
         used = bool(self.model.of(name)) or any(name in party.order for party in self.parties)
         known = name in self.model.names
-        assert self.registry.functions.drop(name) is ((not used) if known else None)
+        assert steering.drop(self.registry, name) is ((not used) if known else None)
         if known and not used:
             self.model.names.remove(name)
             self.model.limits.pop(name, None)
+            self.model.policies.pop(name, None)
+
+    def steer(self):
+        chance = self.chance
+        values = {
+            "paused": chance.random() < 0.2,
+            "most_running": chance.choice([None, None, 1, 2]),
+            "rate": chance.choice([None, None, None, 0.5, 2.0, 20.0]),
+            "attempts": chance.choice([None, None, 1, 2, 3]),
+        }
+        self.change(chance.choice(FUNCTIONS), dict(chance.sample(sorted(values.items()), chance.randrange(1, 5))))
+
+    def resume(self):
+        self.change(self.chance.choice(FUNCTIONS), {"paused": False, "most_running": None})
+
+    def change(self, name, values):
+        policy = steering.change(self.registry, name, values)
+        assert policy == self.model.policy(name)._replace(**values)
+        self.model.names.add(name)
+        self.model.policies[name] = policy
+        if policy == NOTHING:
+            del self.model.policies[name]
+
+    def _first_buried(self):
+        name, most = self.chance.choice(FUNCTIONS), self.chance.randrange(1, 4)
+        return name, most, sorted(self.model.of(name, BURIED), key=lambda job: job.place)[:most]
+
+    def kick(self):
+        name, most, jobs = self._first_buried()
+        assert steering.kick(self.registry, name, most) == len(jobs)
+        for job in jobs:
+            self.model.kick(job)
+
+    def discard(self):
+        name, most, jobs = self._first_buried()
+        assert steering.discard(self.registry, name, most, None) == len(jobs)
+        for job in jobs:
+            self.model.fail(job)
+
+    def purge(self):
+        name, priority = self.chance.choice(FUNCTIONS), self.chance.choice(list(Priority))
+        jobs = [job for job in self.model.of(name, QUEUED) if job.priority == priority]
+        assert steering.purge(self.registry, name, priority, self.model.now, None) == len(jobs)
+        for job in sorted(jobs, key=lambda job: job.place):
+            self.model.fail(job)
+
+    def reprioritise(self):
+        handle, priority = self.chance.choice(self.handles[-60:]), self.chance.choice(list(Priority))
+        job = self.model.job(handle)
+        moves = None if job is None else job.state is not RUNNING
+        assert steering.reprioritise(self.registry, handle, priority) is moves
+        if moves:
+            job.priority = priority
+            if job.state is QUEUED:
+                job.place = self.model.place()
 
     def drain(self):
         self.registry.draining = self.model.draining = self.chance.random() < 0.2
@@ -592,6 +715,8 @@ def test_jobs_after_a_random_walk_are_all_done_by_the_sleepers_that_are_woken(se
     registry = walk.registry
     # Whoever is awake now has hung: it never says a word again. A fresh
     # worker sleeps beside each of them.
+    for name in FUNCTIONS:
+        steering.change(registry, name, {"paused": False, "most_running": None})
     parties = [Walker(1000 + number, False) for number in range(3)]
     for party in parties:
         registry.sleep(party)
@@ -609,4 +734,4 @@ def test_jobs_after_a_random_walk_are_all_done_by_the_sleepers_that_are_woken(se
             if job is not None:
                 registry.finish(party, job.handle, PacketType.WORK_COMPLETE, job.handle + b"\0")
             registry.sleep(party)
-    assert not any(function.queued or function.scheduled for function in registry.functions.values())
+    assert not any(function.live or function.scheduled for function in registry.functions.values())
