@@ -61,7 +61,10 @@ def _values(words: Sequence[bytes]) -> Dict[str, Any]:
         if read is None or not equals:
             known = ", ".join("%s=" % each.decode() for each in _VALUES)
             raise ValueError("expected one of %s, got %r" % (known, word[:64].decode("utf-8", "backslashreplace")))
-        found["workload" if name == b"base64" else name.decode()] = read(value)
+        field = "workload" if name == b"base64" else name.decode()
+        if field in found:
+            raise ValueError("%s: it is given twice" % field)
+        found[field] = read(value)
     return found
 
 
