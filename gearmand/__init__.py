@@ -3,7 +3,8 @@
 The rooms, in reading order. The job server:
 
     errors, version, config     what goes wrong, which version, every setting
-    protocol, text, schedule    bytes to packets, lines, and due times
+    protocol, text              bytes to packets, and to lines
+    schedule, cron              times of the calendar, and the fields that say which
     audit                       what becomes of jobs, in words
     access, limits              who may do what; what one address, and all, may take
     tally, policy               what is counted of one function, what was set for it
@@ -15,6 +16,7 @@ The rooms, in reading order. The job server:
     c_queue, stores, keeper     what a C server has left; which store; the committing thread
     plain                       jobs of which nothing is asked while they wait
     wakeups                     who is awake for what
+    recurring                   jobs that come again and again
     books                       the tables of all of them, and the moves of one job
     registry                    decides
     revival                     jobs that are no Job yet
@@ -25,9 +27,9 @@ The rooms, in reading order. The job server:
     peer, flusher               one connected peer, and the sending of what its socket would not take
     broker                      the one lock
     halves, gatekeeper          halves of packets; who comes in with which gate, the access list's file
-    caller                      one in-process caller
+    caller, recurrence          one in-process caller; the thread that submits recurring jobs
     operations                  what an administrator can change
-    packet_commands, text_commands    what each packet and each line asks for
+    packet_commands, text_commands, recurring_commands    what each packet and each line asks for
     complaints                  a log that cannot be flooded
     socket_file                 the file of a Unix-domain socket
     listener                    connections, each with a thread of its own
@@ -38,7 +40,7 @@ HTTP, which is loaded where it is asked for:
     figures, history, metrics   what there is to see, now and of the last hour; for Prometheus
     waiter                      one client that waits for a job
     api_fields, answers         values of requests; what they are answered with
-    c_http, api_jobs, api       jobs as in C; the JSON API
+    c_http, api_jobs, api_recurring, api    jobs as in C; the JSON API
     dashboard_page              the page at /, made of the files in dashboard/
     web, web_handler            what handlers share; one connection
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from gearmand import figures, operations, text_commands
+from gearmand import api_recurring, figures, operations, text_commands
 from gearmand.api_fields import Field, invalid, to_json
 from gearmand.answers import Answer, Asker, json_answer
 from gearmand.api_jobs import kept_result, result_of, submit
@@ -295,6 +295,10 @@ def _no_job(what: str) -> Refused:
     return Refused(404, "UNKNOWN_JOB", "there is no unfinished job of that %s: it has ended, or never was" % what)
 
 
+def _recurring(scene: Scene, asker: Asker, values: Values) -> Answer:
+    return _table("recurring", api_recurring.rows(scene), values, {})
+
+
 # -- the server ------------------------------------------------------------------
 
 
@@ -401,6 +405,7 @@ _LIMIT = Field("limit", "number", "How many rows at most; truncated says whether
 _BASE64 = Field("base64", "flag", "Write all bytes of the answer as base64.", default=False)
 _COUNT = Field("count", "number", "How many at most.", default=10)
 _MANY = Field("count", "number", "How many at most; default: all.", default=_EVERY)
+_NAME = Field("name", "name", "The recurring job.", True)
 _OF = Field("function", "name", "Of this function alone.")
 
 OPERATIONS: Tuple[Operation, ...] = (
@@ -462,6 +467,16 @@ OPERATIONS: Tuple[Operation, ...] = (
         _HANDLE, Field("priority", "high|normal|low", "Which one.", True))),
     Operation("GET", "/uniques/{unique}", "", "The status of the unfinished job of a unique, whatever its function.", _unique, (
         Field("unique", "name", "The unique.", True),)),
+    Operation("GET", "/recurring", "recurring", "The recurring jobs: when each is due, when it last was, and the handle that it got then or why it was refused.", _recurring, (_LIMIT,)),
+    Operation("GET", "/recurring/{name}", "recurring", "One of them.", api_recurring.show, (_NAME,)),
+    Operation("PUT", "/recurring/{name}", "recur", "Have a background job submitted again and again, instead of what was set under that name.", api_recurring.put, (
+        _NAME,
+        _FUNCTION,
+        Field("cron", "name", "When: minute, hour, day of the month, month and day of the week, as in a crontab, in local time.", True),
+        Field("workload", "bytes", "The workload.", default=b""),
+        Field("unique", "bytes", "By what it coalesces with one that is unfinished; empty: it does not. Default: the name."),
+        Field("priority", "high|normal|low", "The priority.", default="normal"))),
+    Operation("DELETE", "/recurring/{name}", "unrecur", "Submit it no more.", api_recurring.remove, (_NAME,)),
     Operation("GET", "/workers", "workers", "The connections that can do functions, with the jobs that they run.", _workers, (_LIMIT,)),
     Operation("GET", "/clients", "clients", "The other connections, and all that wait for jobs.", _clients, (_LIMIT,)),
     Operation("POST", "/shutdown", "shutdown", "Stop the server.", _shutdown, (

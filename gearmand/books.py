@@ -20,6 +20,7 @@ from gearmand.parties import Party
 from gearmand.plain import Plain
 from gearmand.policy import ANY, Burial, no_burial, of_burial
 from gearmand.protocol import PacketType
+from gearmand.recurring import Table
 from gearmand.results import Results
 from gearmand.rows import Notes, Row
 from gearmand.rules import Rules
@@ -92,6 +93,7 @@ class Books:
         # The latest last.
         self.failures: Failures = deque(maxlen=FAILURES)
         self.results = Results(rules.result_bytes)
+        self.recurring = Table()
 
     def job_of(self, entry: PlainEntry) -> Job:
         """What a plain job is as a Job, for a person to see; it is in no table."""

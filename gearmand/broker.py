@@ -9,14 +9,16 @@ Posting under the lock is what keeps packets in order: a WORK_COMPLETE that is
 decided after a JOB_CREATED is also behind it in the outbox. Sending after the
 lock is what keeps one slow socket from everybody's way.
 
-Two Conditions on the lock:
+Three Conditions on the lock:
 
     due        Notify whenever something may be due sooner than the clock
                thread knows. Waited on by the clock thread.
     drained    Notify whenever a draining registry may have become drained.
                Waited on by whoever stops the server gracefully.
+    recurs     Notify whenever a recurring job has been set or taken in, and when
+               the server stops. Waited on by the thread that submits them.
 
-A third kind belongs to each in-process caller (`caller`).
+A fourth kind belongs to each in-process caller (`caller`).
 
 Threads: any.
 """
@@ -58,6 +60,7 @@ class Broker:
         self.lock = threading.Lock()
         self.due = threading.Condition(self.lock)
         self.drained = threading.Condition(self.lock)
+        self.recurs = threading.Condition(self.lock)
         # The connected peers, oldest first.
         self.peers: Dict[Peer, None] = {}
         # The in-process callers that wait for a job.
@@ -196,7 +199,19 @@ class Broker:
                 wait_s = longest_s if wait_s is None else min(max(wait_s, _SHORTEST_WAIT_S), longest_s)
                 self.due.wait_for(lambda: self.registry.sooner or stopping(), wait_s)
 
+    def wait_for_recurring(self, stopping: Callable[[], bool]) -> None:
+        """Return when a recurring job may be due, or `stopping()`."""
+        table = self.registry.recurring
+        with self.lock:
+            next_s = table.next_due()
+            # The calendar's clock may be set while it waits.
+            wait_s = _LONGEST_SLEEP_S if next_s is None else min(max(next_s - self._wall_clock(), 0.0), _LONGEST_SLEEP_S)
+            self.recurs.wait_for(
+                lambda: stopping() or table.next_due() != next_s or (next_s is not None and next_s <= self._wall_clock()), wait_s
+            )
 
+
+_LONGEST_SLEEP_S = 60.0
 # Many deadlines close together are done together.
 _SHORTEST_WAIT_S = 0.005
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
+from gearmand import recurring
 from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function
 from gearmand.jobs import BURIED, RUNNING, SCHEDULED, Job
@@ -41,6 +42,8 @@ class Estate(NamedTuple):
     """What was set, where there is no store that has it."""
     where: Optional[str] = None
     """What the store is called, where there is one."""
+    recurring: Mapping[bytes, int] = {}
+    """When each recurring job is due next (seconds since 1970), so that none is missed meanwhile."""
 
 
 # -- the old server ----------------------------------------------------------------
@@ -54,6 +57,10 @@ def let_go(registry: Registry) -> Estate:
     registry.dormant.tails.clear()
     moved = [row for function in list(registry.functions.values()) for row in _queued(registry, function)]
     settings = [setting_of(function) for function in registry.functions.values() if function.is_set]
+    entries = list(registry.recurring.entries.values())
+    settings += [recurring.setting_of(entry.job) for entry in entries]
+    recurs = {entry.job.name: entry.next_s for entry in entries}
+    registry.recurring.clear()
     for job in list(registry.jobs.values()):
         if job.state in (SCHEDULED, BURIED) and _goes(job):
             row = _row(registry, job)
@@ -70,8 +77,8 @@ def let_go(registry: Registry) -> Estate:
             held.update(dict.fromkeys(job.rows, None if registry.stored else row))
     next_number = registry.handles.reserve(1)[0][0]
     if registry.stored:
-        return Estate(next_number, held, [], [])
-    return Estate(next_number, held, moved, settings)
+        return Estate(next_number, held, [], [], None, recurs)
+    return Estate(next_number, held, moved, settings, None, recurs)
 
 
 def _queued(registry: Registry, function: Function) -> Iterator[Row]:
@@ -139,6 +146,7 @@ def take_in(registry: Registry, estate: Estate, still_ours: bool) -> None:
         _put(registry, row, found.burials)
         _without_row(registry, row)
     restore_functions(registry, found.functions)
+    recurring.restore(registry, found.recurring, estate.recurring)
 
 
 def take_stored(

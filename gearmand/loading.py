@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, Optional
 
+from gearmand import recurring
 from gearmand.broker import Broker
 from gearmand.config import NOTICE, Config
 from gearmand.errors import ConfigError, StoreError
@@ -65,6 +66,7 @@ def _restore(registry: Registry, store: Store, log: logging.Logger, estate: Opti
     for row in taken_over:
         restore(registry, row)
     restore_functions(registry, found.functions)
+    recurring.restore(registry, found.recurring, {} if estate is None else estate.recurring)
     registry.stored = True
     log.log(NOTICE, "%s: %d jobs have been kept", store.where, count)
     if taken_over:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from gearmand import revival, steering
+from gearmand import recurring, revival, steering
 from gearmand.broker import Broker
 from gearmand.jobs import Priority
 from gearmand.parties import Party
@@ -16,6 +16,7 @@ from gearmand.policy import Policy
 from gearmand.registry import Registry
 from gearmand.results import Result
 
+NORMAL = int(Priority.NORMAL)
 PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 """What they are called, in the order of their numbers."""
 
@@ -99,6 +100,32 @@ def result(broker: Broker, handle: bytes) -> Optional[Result]:
 def result_of_unique(broker: Broker, function: bytes, unique: bytes) -> Optional[Result]:
     """The same of the latest job of a function and unique that has ended."""
     return broker.turn(lambda registry: registry.results.of_unique(function, unique, registry.now))
+
+
+def put_recurring(
+    broker: Broker, name: bytes, function: bytes, cron: str, workload: bytes = b"", unique: Optional[bytes] = None, priority: int = NORMAL
+) -> bool:
+    """Have a background job submitted at the times of the fields of a crontab; `name` tells it from others, and replaces one of that name.
+
+    `unique`: `None` for the name; empty: none. ValueError: a value is wrong. False: there are as many as there may be.
+    """
+    job = recurring.Recurring(name, function, " ".join(cron.split()), workload, name if unique is None else unique, priority)
+    times = recurring.checked(job)
+
+    def work(registry: Registry) -> bool:
+        done = recurring.put(registry, job, times)
+        broker.recurs.notify()
+        return done
+
+    return broker.turn(work)
+
+
+def remove_recurring(broker: Broker, name: bytes) -> bool:
+    """False: there is none of that name. What it has submitted stays."""
+    return broker.turn(recurring.remove, name)
+
+
+NO_MORE_RECURRING = "there are %d recurring jobs, as many as there may be: remove one" % recurring.MOST
 
 
 def _in_pieces(broker: Broker, most: Optional[int], act: Callable[[Registry, int], int]) -> int:

@@ -89,7 +89,7 @@ _BYTES = ("handle", "function", "unique", "workload", "reducer")
 
 def to_json(row: Row) -> str:
     """One line. Bytes that are text stand as text, others as {"base64": ...}."""
-    return json.dumps({name: _encoded(value) for name, value in row._asdict().items()}, ensure_ascii=False)
+    return json.dumps({name: encoded(value) for name, value in row._asdict().items()}, ensure_ascii=False)
 
 
 def from_json(line: str) -> Row:
@@ -103,7 +103,7 @@ def from_json(line: str) -> Row:
 def from_object(found: Dict[str, Any]) -> Row:
     """The row of what a line's JSON is. ValueError, TypeError, KeyError, AttributeError: it is none."""
     for name in _BYTES:
-        found[name] = _decoded(found[name])
+        found[name] = decoded(found[name])
     row = Row(**found)
     _check(row)
     return row
@@ -144,7 +144,8 @@ def _check(row: Row) -> None:
         raise ValueError("reducer is text, bytes or null")
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
+    """What is bytes, as it stands in JSON."""
     if not isinstance(value, (bytes, memoryview)):
         return value
     raw = bytes(value)
@@ -154,7 +155,8 @@ def _encoded(value: Any) -> Any:
         return {"base64": base64.b64encode(raw).decode("ascii")}
 
 
-def _decoded(value: Any) -> Optional[bytes]:
+def decoded(value: Any) -> Optional[bytes]:
+    """The bytes of that. ValueError, TypeError, KeyError: it is no such thing."""
     if value is None:
         return None
     if isinstance(value, str):

@@ -21,7 +21,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from gearmand import audit, caller, text_commands
+from gearmand import audit, caller, recurrence, text_commands
 from gearmand.binding import Passed, listen, listen_on
 from gearmand.broker import Broker
 from gearmand.complaints import INTERVAL_S, Complaints
@@ -181,6 +181,7 @@ class Server:
         self._begin_audit()
         self.flusher.start()
         self._start_thread("gearmand-clock", self._run_clock)
+        self._start_thread("gearmand-recurring", lambda: recurrence.run(self.broker, lambda: self.stopping))
         self._accept()
         where = ", ".join(map(_text_of, self._listeners))
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
@@ -281,6 +282,7 @@ class Server:
             call_back(self.broker.registry)
             if self.where_stored is None:
                 self.broker.keeper = None
+            self.broker.recurs.notify()
         self._accept()
 
     def _run_clock(self) -> None:
@@ -320,8 +322,8 @@ class Server:
         broker = self.broker
         with broker.lock:
             self.stopping = True
-            broker.due.notify_all()
-            broker.drained.notify_all()
+            for condition in (broker.due, broker.drained, broker.recurs):
+                condition.notify_all()
             broker.stopped = True
             for waiting in broker.callers:
                 waiting.lose()
@@ -403,9 +405,7 @@ class Server:
         """
         if background:
             return caller.submit_in_background(self.broker, function, workload, unique, priority)
-        return caller.run(
-            self.broker, function, workload, unique, priority, timeout_s, on_data, on_warning, on_status
-        )
+        return caller.run(self.broker, function, workload, unique, priority, timeout_s, on_data, on_warning, on_status)
 
 
 # -- what the configuration leaves to the machine ------------------------------------

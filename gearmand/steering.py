@@ -15,6 +15,7 @@ from gearmand.functions import Function
 from gearmand.jobs import BURIED, QUEUED, SCHEDULED, Job, Workload
 from gearmand.parties import Party
 from gearmand.policy import BURIED as BURIED_KEY, FUNCTION as FUNCTION_KEY, NOTHING, Burial, Policy, checked, of_function, to_burial, to_function
+from gearmand.recurring import KEY as RECURRING_KEY, to_recurring
 from gearmand.registry import Registry
 from gearmand.revival import drop_dormant
 from gearmand.rows import Row, Setting
@@ -92,11 +93,12 @@ class Restored(NamedTuple):
 
     functions: List[Any]
     burials: Dict[int, Burial]
+    recurring: List[Any]
 
 
 def restored(settings: Sequence[Setting]) -> Restored:
     """Settings of other kinds are left alone. ValueError, which names it: one is damaged."""
-    found = Restored([], {})
+    found = Restored([], {}, [])
     for setting in settings:
         try:
             if setting.key.startswith(FUNCTION_KEY):
@@ -104,6 +106,8 @@ def restored(settings: Sequence[Setting]) -> Restored:
             elif setting.key.startswith(BURIED_KEY):
                 number, burial = to_burial(setting)
                 found.burials[number] = burial
+            elif setting.key.startswith(RECURRING_KEY):
+                found.recurring.append(to_recurring(setting))
         except ValueError as error:
             raise ValueError("the setting %r is damaged: %s: correct or remove it" % (setting.key, error)) from None
     return found

@@ -296,7 +296,8 @@ def _dismiss(registry: Registry, broker: Any) -> int:
 
 
 def _lines_of(estate: Estate) -> Iterator[str]:
-    yield json.dumps({"next": estate.next_number}) + "\n"
+    recurring = {name.decode("latin-1"): next_s for name, next_s in estate.recurring.items()}
+    yield json.dumps({"next": estate.next_number, "recurring": recurring}) + "\n"
     for number, row in estate.held.items():
         yield '{"held": %d, "row": %s}\n' % (number, "null" if row is None else to_json(row))
     for row in estate.moved:
@@ -332,14 +333,16 @@ class Predecessor:
         held: Dict[int, Optional[Row]] = {}
         moved: List[Row] = []
         settings: List[Setting] = []
+        recurring: Dict[bytes, int] = {}
         while True:
             message = self._lines.receive(_MOVING_S)
             if message is None:
                 raise ValueError("it has gone")
             if "yours" in message:
-                return Estate(next_number, held, moved, settings, self.where)
+                return Estate(next_number, held, moved, settings, self.where, recurring)
             if "next" in message:
                 next_number = message["next"]
+                recurring = {name.encode("latin-1"): next_s for name, next_s in message.get("recurring", {}).items()}
             elif "held" in message:
                 held[message["held"]] = None if message["row"] is None else from_object(message["row"])
             elif "moved" in message:

@@ -32,6 +32,11 @@ def error(code: str, text: str = "") -> bytes:
     return " ".join(filter(None, ("ERR", code, text.replace(" ", "+")))).encode("utf-8", "surrogateescape") + b"\r\n"
 
 
+def incomplete(name: bytes) -> bytes:
+    """Of a command whose words are too few, or too many; `name` is as the peer wrote it."""
+    return error("INVALID_ARGUMENTS", "An incomplete set of arguments was sent to this command " + name.decode("latin-1"))
+
+
 def rows(table: Iterable[Sequence[object]]) -> bytes:
     """Rows of tab-separated columns, without the table's end."""
     return b"".join([b"\t".join([cell if isinstance(cell, bytes) else str(cell).encode() for cell in row]) + b"\n" for row in table])

@@ -17,7 +17,7 @@ import re
 import threading
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from gearmand import operations, text
+from gearmand import operations, recurring_commands, text
 from gearmand.access import ADMIN, GRANT, SUBMIT, WORK, AccessList, mask, subject_of
 from gearmand.broker import Broker
 from gearmand.errors import ConfigError
@@ -108,11 +108,6 @@ def reply_to(control: Control, line: bytes, gate: Optional[Gate] = None) -> Answ
 
 def _unknown(name: bytes) -> bytes:
     return text.error("UNKNOWN_COMMAND", "Unknown server command" + name.decode("utf-8", "surrogateescape"))
-
-
-def _incomplete(name: bytes) -> bytes:
-    """Also for too many; `name` is as the peer wrote it."""
-    return text.error("INVALID_ARGUMENTS", "An incomplete set of arguments was sent to this command " + name.decode("latin-1"))
 
 
 def _is(word: bytes, expected: bytes) -> bool:
@@ -237,7 +232,7 @@ def _acl(control: Control, words: List[bytes]) -> Answer:
     gatekeeper, gate = control.gatekeeper, control.gate
     verb = words[1].lower() if len(words) > 1 else b""
     if verb not in (b"list", b"grant", b"revoke", b"self-revoke"):
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     access = None if gatekeeper is None else gatekeeper.policy.access
     if access is None or gate is None:
         return text.error("ACL_DISABLED")
@@ -264,7 +259,7 @@ def _acl_change(control: Control, verb: bytes, words: List[bytes]) -> Answer:
         return text.error("UNKNOWN_ACL_VERB")
     more = [word.decode("utf-8", "surrogateescape") for word in words[3:]]
     if len(more) != {b"grant": 1 + (what != b"grant"), b"revoke": 1, b"self-revoke": 0}[verb]:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     try:
         subjects = gate.subjects if verb == b"self-revoke" else [subject_of(more[0], True)]
         if not subjects:
@@ -297,14 +292,14 @@ def _cancel(control: Control, words: List[bytes]) -> Answer:
 
 def _create(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     operations.create_function(control.broker, words[2])
     return text.OK
 
 
 def _drop(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     dropped = operations.drop_function(control.broker, words[2])
     if dropped is None:
         return b"ERR function not found\r\n"
@@ -313,7 +308,7 @@ def _drop(control: Control, words: List[bytes]) -> Answer:
 
 def _max_queue(control: Control, words: List[bytes]) -> Answer:
     if len(words) < 2:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
     if not operations.limit_function(control.broker, words[1], limits):
@@ -329,14 +324,14 @@ def _limit(word: bytes) -> Optional[int]:
 
 def _pause(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 3 or not _is(words[1], b"function"):
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     operations.change_policy(control.broker, words[2], {"paused": _is(words[0], b"pause")})
     return text.OK
 
 
 def _policy(control: Control, words: List[bytes]) -> Answer:
     if len(words) < 2:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     try:
         values = dict(map(_assignment, words[2:]))
         found = operations.change_policy(control.broker, words[1], values) if values else operations.policy_of(control.broker, words[1])
@@ -361,7 +356,7 @@ def _assignment(word: bytes) -> Tuple[str, Any]:
 
 def _purge(control: Control, words: List[bytes]) -> Answer:
     if len(words) not in (2, 3):
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     priority = None if len(words) == 2 else _PRIORITIES.get(words[2].lower())
     if len(words) == 3 and priority is None:
         return _no_priority(words[2])
@@ -370,7 +365,7 @@ def _purge(control: Control, words: List[bytes]) -> Answer:
 
 def _reprioritise(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 4 or not _is(words[1], b"job"):
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     priority = _PRIORITIES.get(words[3].lower())
     if priority is None:
         return _no_priority(words[3])
@@ -387,7 +382,7 @@ def _no_priority(word: bytes) -> bytes:
 def _peek(control: Control, words: List[bytes]) -> Answer:
     most = _count(words)
     if most is None:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     rows = [
         (job.handle, job.unique, operations.PRIORITIES[job.priority], job.retries, "%.3f" % job.waits_s, len(job.workload), _shown(job.workload))
         for job in operations.peek(control.broker, words[1], most)
@@ -398,7 +393,7 @@ def _peek(control: Control, words: List[bytes]) -> Answer:
 def _buried(control: Control, words: List[bytes]) -> Answer:
     most = _count(words)
     if most is None:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     rows = [
         (job.handle, job.unique, "%.3f" % job.epoch_s, len(job.workload), _shown(job.why))
         for job in operations.buried(control.broker, words[1], most)
@@ -409,7 +404,7 @@ def _buried(control: Control, words: List[bytes]) -> Answer:
 def _kick(control: Control, words: List[bytes]) -> Answer:
     most = _count(words, _EVERY)
     if most is None:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     if _is(words[0], b"kick"):
         return text.data(b"%d" % operations.kick(control.broker, words[1], most))
     return text.data(b"%d" % operations.discard(control.broker, words[1], most, control.asking))
@@ -438,7 +433,7 @@ def _result(control: Control, words: List[bytes]) -> Answer:
     elif len(words) == 4 and _is(words[1], b"unique"):
         found = operations.result_of_unique(control.broker, words[2], words[3])
     else:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     if found is None:
         return text.error("NO_RESULT", "It has not ended, or its result is not kept")
     data = base64.b64encode(found.data)
@@ -447,7 +442,7 @@ def _result(control: Control, words: List[bytes]) -> Answer:
 
 def _drain(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 1:
-        return _incomplete(words[0])
+        return text.incomplete(words[0])
     return ThenAct(text.OK, lambda: control.shut_down(True))
 
 
@@ -479,6 +474,9 @@ COMMANDS: Dict[str, Command] = {
     "kick": Command("kick FUNCTION [COUNT]", _kick, True),
     "discard": Command("discard FUNCTION [COUNT]", _kick, True),
     "result": Command("result job HANDLE | unique FUNCTION UNIQUE", _result),
+    "recurring": Command("recurring", recurring_commands.show),
+    "recur": Command("recur NAME FUNCTION MINUTE HOUR DAY MONTH WEEKDAY [NAME=VALUE...]", recurring_commands.put, True),
+    "unrecur": Command("unrecur NAME", recurring_commands.remove, True),
     "drain": Command("drain", _drain, True),
     "acl": Command("acl list | grant WHAT SUBJECT [PATTERNS] | revoke WHAT SUBJECT | self-revoke WHAT", _acl, True, True),
     "verbose": Command("verbose", _verbose),

@@ -432,10 +432,11 @@ def test_every_administrative_command_can_be_given_as_a_line(name):
         line = {"show": "show jobs", "cancel": "cancel job H:x:1", "create": "create function f", "drop": "drop function f",
                 "maxqueue": "maxqueue f 1", "acl": "acl list", "pause": "pause function f", "resume": "resume function f",
                 "policy": "policy f attempts=2", "reprioritise": "reprioritise job H:x:1 high", "result": "result job H:x:1",
+                "recur": "recur r f 0 4 * * *", "unrecur": "unrecur r",
                 **dict.fromkeys(("purge", "peek", "buried", "kick", "discard"), name + " f")}.get(name, name)  # fmt: skip
         wire.ask("create function f" if name == "drop" else "version")
         status, _, body = asked.raw("POST", "/api/v1/command", json.dumps({"line": line}), {"Content-Type": "application/json"})
-        if name in ("cancel", "acl", "reprioritise", "result"):
+        if name in ("cancel", "acl", "reprioritise", "result", "unrecur"):
             assert status == 400 and json.loads(body)["error"]["code"] == "COMMAND_FAILED"
         elif name not in ("drop", "drain", "shutdown"):
             wire.send_raw(line.encode() + b"\n")

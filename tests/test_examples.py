@@ -451,6 +451,15 @@ def run_packet_by_hand(stage, text):
     assert re.search(r"(?m)^wc\t1\t0\t0$", out)
 
 
+def run_lines_of_recurring_jobs(stage, text):
+    with Server(port=0) as server, Wire(server.address) as wire:
+        for line in text.splitlines():
+            if line == "recurring":
+                assert [row.split("\t")[0] for row in wire.table(line)] == ["nightly-report", "sweep"]
+            else:
+                assert wire.ask(line) == "OK"
+
+
 def run_worker_of_a_module(stage, text):
     stage.file("tasks.py", readme_example("Workers in threads and processes 2"))
     process = stage.start_shell("exec " + stage.staged(text))
@@ -577,6 +586,7 @@ SHELL_RUNS = {
     # With ours under the names of the C tools; those themselves run in tests/interop.
     "A first job 2": run_first_job,
     "A first job 3": run_packet_by_hand,
+    "Recurring jobs": run_lines_of_recurring_jobs,
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,
     "The commands gearman and gearadmin 2": run_gearadmin,

@@ -9,6 +9,7 @@ DIFFERENCES = {
     "admin: clients": "a command of the Perl server, which C does not have",
     "admin: jobs": "a command of the Perl server, which C does not have",
     "admin: help": "C has no help",
+    "admin: recurring jobs": "a way of this server, which C does not have",
     "admin: the access list where there is none": "commands of gear's server, which C does not have",
     "admin: shutdown": "C no longer has the command",
     "admin: graceful shutdown": "C no longer has the command",
