@@ -15,6 +15,8 @@ from urllib.parse import unquote_to_bytes
 from gearmand.http_request import Refused
 
 _DIGITS = 20
+# How many lists, objects and values an object of JSON may have, and strings; that of any operation has a tenth.
+_VALUES = 200
 
 
 class Field(NamedTuple):
@@ -144,14 +146,31 @@ _WANTED = {
 
 def from_json(body: bytes) -> Mapping[str, Any]:
     """The object that is the body of a request. Refused: it is none."""
+    _check_shape(body)
     try:
         found = json.loads(body.decode("utf-8"), parse_int=_int, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        # RecursionError says how deep, and the others where.
+        # The latter not for the body's sake, see `_check_shape`.
         raise Refused(400, "INVALID_JSON", "the body is no JSON: %s" % str(error)[:200]) from None
     if not isinstance(found, dict):
         raise Refused(400, "INVALID_JSON", "the body is no JSON object")
     return found
+
+
+def _check_shape(body: bytes) -> None:
+    """Refused: it is too deep or too wide.
+
+    The decoder recurses in C, as deep as the body is; Python 3.13 ends the
+    process there, because a handler's stack is small. And it keeps the
+    interpreter to itself. What is counted here is counted in one go, whatever
+    the size, and up to the place where the body is no JSON as the decoder sees it.
+    """
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') <= 2 * _VALUES:
+        outside = b"".join(bare.split(b'"')[::2])
+        if sum(map(outside.count, (b"[", b"{", b","))) <= _VALUES:
+            return
+    raise Refused(400, "INVALID_JSON", "the body is deeper or wider than that of any operation")
 
 
 def _int(digits: str) -> int:

@@ -74,7 +74,8 @@ class HttpConnection:
             while self._buffer.startswith(b"\r\n"):
                 del self._buffer[:2]
             end = self._buffer.find(b"\r\n\r\n")
-            if end > http_request.HEAD_BYTES or end < 0 and len(self._buffer) > http_request.HEAD_BYTES:
+            # Its blank line may have come in part.
+            if end > http_request.HEAD_BYTES or end < 0 and len(self._buffer) > http_request.HEAD_BYTES + 3:
                 raise Refused(431, "HEADERS_TOO_LARGE", "the head is larger than %d bytes" % http_request.HEAD_BYTES)
             if end >= 0:
                 request = http_request.parse(self._cut(end, 4))
@@ -144,10 +145,11 @@ class HttpConnection:
             self._take(size, whole)
             if self._line(0):
                 raise Refused(400, "BAD_REQUEST", "a chunk is longer than its size says")
-        # Trailers are read and dropped.
+        # Trailers are read and dropped. One with a bare line feed might be their end to somebody else.
         left = http_request.HEAD_BYTES
         line = self._line(left)
         while line:
+            http_request.field_of(line)
             left = max(0, left - len(line) - 2)
             line = self._line(left)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 from urllib.parse import unquote_to_bytes
 
 HEAD_BYTES = 16 * 1024
@@ -101,10 +101,7 @@ def _fields(lines: Iterable[bytes]) -> Dict[str, str]:
     for count, line in enumerate(lines):
         if count == FIELDS:
             raise Refused(431, "HEADERS_TOO_LARGE", "more than %d headers" % FIELDS)
-        raw_name, colon, raw_value = line.partition(b":")
-        if not colon or not _TOKEN.fullmatch(raw_name) or not _VALUE.fullmatch(raw_value):
-            raise _bad("expected NAME: VALUE in a header")
-        name, value = raw_name.decode().lower(), raw_value.strip(b" \t").decode("latin-1")
+        name, value = field_of(line)
         if name not in fields:
             fields[name] = value
         elif name in _SINGLE:
@@ -112,6 +109,14 @@ def _fields(lines: Iterable[bytes]) -> Dict[str, str]:
         else:
             fields[name] += ", " + value
     return fields
+
+
+def field_of(line: bytes) -> Tuple[str, str]:
+    """The name, in small letters, and the value of a header or a trailer. Refused: it is none."""
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise _bad("expected NAME: VALUE in a header")
+    return name.decode().lower(), value.strip(b" \t").decode("latin-1")
 
 
 def _origin_form(target: bytes, fields: Dict[str, str]) -> bytes:

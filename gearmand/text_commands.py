@@ -343,15 +343,21 @@ def _policy(control: Control, words: List[bytes]) -> Answer:
     return [text.rows(rows), text.END_OF_TABLE]
 
 
+_is_setting = re.compile(r"[-+.0-9A-Za-z]{1,30}", re.ASCII).fullmatch
+
+
 def _assignment(word: bytes) -> Tuple[str, Any]:
     """ValueError."""
     name, equals, value = word.decode("utf-8", "backslashreplace").partition("=")
     if not equals:
         raise ValueError("expected NAME=VALUE, got %r" % name)
     try:
+        # Nothing that is deep or long comes to the decoder, which is not made for that.
+        if not _is_setting(value):
+            raise ValueError
         return name, None if value == "none" else json.loads(value)
     except ValueError:
-        raise ValueError("%s: expected a number, true, false or none, got %r" % (name, value)) from None
+        raise ValueError("%s: expected a number, true, false or none, got %r" % (name, value[:50])) from None
 
 
 def _purge(control: Control, words: List[bytes]) -> Answer:

@@ -17,6 +17,7 @@ SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 @pytest.mark.timeout(180)
 def test_abuses_leave_nothing_behind():
     names = ["garbage", "oversized", "storm", "silent_tls", "flood_of_tables", "descriptors"]
+    names += ["http_half_chunks", "http_never_reads", "http_jobs_left", "http_deep_json"]
     only = [word for name in names for word in ("--only", name)]
     done = subprocess.run([sys.executable, SCRIPT, "--seconds", "0.5", *only], stdout=subprocess.PIPE, timeout=170)
     lines = done.stdout.decode().splitlines()

@@ -217,6 +217,20 @@ def test_body_that_is_no_object_of_json_is_refused(server, asked, body):
     assert status == 400 and json.loads(answer)["error"]["code"] in ("INVALID_JSON", "INVALID_ARGUMENT")
 
 
+@pytest.mark.parametrize("body", [
+    b"[" * 100_000, b'{"a":' * 100_000, b'{"a": "\\"", "b": ' + b"[" * 5000, b'{"a": "\\\\", "b": ' + b"[" * 5000, b'["' + b'","' * 5000,
+    b'{"a": [' + b"1," * 5000 + b"1]}", b'{"workload": "' + b"[" * 5000 + b'", "a": ' + b"[" * 5000,
+])  # fmt: skip
+def test_body_that_is_deep_or_wide_never_comes_to_the_decoder(body):
+    with pytest.raises(Refused, match="deeper or wider"):
+        from_json(body)
+
+
+@pytest.mark.parametrize("workload", ["[" * 5000, '{"a": "b\\\\"}' * 1000, '"' * 5000, "\\" * 5001, ",,{{[[" * 5000])
+def test_workload_may_be_like_json_itself(workload):
+    assert from_json(json.dumps({"workload": workload, "base64": True}).encode())["workload"] == workload
+
+
 def test_epoch_may_stand_in_the_query_where_there_is_no_body(asked):
     assert asked("POST", "/jobs?function=a+b&background=true&workload=%FF&priority=low")["handle"]
     assert asked.get("/functions/a%20b")["queued"]["low"] == 1

@@ -621,6 +621,7 @@ def test_cancelling_a_job_that_runs_tells_a_worker_that_wants_to_know(steered, c
 
 @pytest.mark.parametrize("line, answer", [
     ("pause f", "ERR INVALID_ARGUMENTS"), ("policy", "ERR INVALID_ARGUMENTS"), ("policy f attempts", "ERR INVALID_ARGUMENTS Expected"),
+    ("policy f attempts=" + "[" * 7000, "ERR INVALID_ARGUMENTS attempts:+expected+a+number"), ("policy f attempts=" + "9" * 400, "ERR INVALID_ARGUMENTS"),
     ("policy f attempts=x", "ERR INVALID_ARGUMENTS"), ("policy f attempts=0", "ERR INVALID_ARGUMENTS attempts:+expected+a+whole+number"),
     ("policy none", "ERR UNKNOWN_FUNCTION"), ("purge f middle", "ERR INVALID_ARGUMENTS Expected+high"), ("reprioritise H:1 high", "ERR INVALID_ARGUMENTS"),
     ("reprioritise job H:1 high", "ERR UNKNOWN_JOB"), ("reprioritise job H:1 x", "ERR INVALID_ARGUMENTS"), ("peek f -1", "ERR INVALID_ARGUMENTS"),
