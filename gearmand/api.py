@@ -107,7 +107,7 @@ def _limit(scene: Scene, asker: Asker, values: Values) -> Answer:
     if any(limit is not None and limit < 1 for limit in limits):
         raise invalid("a limit is a whole number from 1, or null for none")
     if not operations.limit_function(scene.control.broker, values["function"], limits):
-        raise Refused(409, "LIMIT_REACHED", "as many functions have a limit as may have one")
+        raise Refused(409, "LIMIT_REACHED", "something is set for as many functions as may be")
     return _function(scene, asker, values)
 
 
@@ -251,8 +251,9 @@ def _unique(scene: Scene, asker: Asker, values: Values) -> Answer:
 def _result(scene: Scene, asker: Asker, values: Values) -> Answer:
     handle, look = values["handle"], scene.control.broker.turn
     job = look(figures.of_handle, handle)
-    if job is None:
-        return _kept(asker, operations.result(scene.control.broker, handle), values)
+    kept = operations.result(scene.control.broker, handle) if job is not None and job["state"] == "buried" else None
+    if job is None or kept is not None:
+        return _kept(asker, kept or operations.result(scene.control.broker, handle), values)
     asker.need_to_see(job["function"])
     found = result_of(asker, handle, min(values["wait_s"], _MOST_WAIT_S), values["base64"])
     return json_answer(look(figures.of_handle, handle) or job, 202) if found is None else found

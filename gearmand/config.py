@@ -98,7 +98,7 @@ OPTIONS: Tuple[Option, ...] = (
     Option("max-results-memory", "", "size", 64 * 1024**2, "BYTES", "How much the results may take that are kept where a function's policy has keep_s; the oldest ones go. 0: none is kept.", "Limits", highest=2**62),
     Option("max-abilities", "", "number", 10_000, "N", "How many functions one worker may say that it can do; a further CAN_DO gets ERROR LIMIT_REACHED. 0: no bound.", "Limits"),
     Option("max-abilities-total", "", "number", 1_000_000, "N", "The same for all workers together.", "Limits"),
-    Option("max-limited-functions", "", "number", 100_000, "N", "For how many functions maxqueue may set a limit. 0: no bound.", "Limits"),
+    Option("max-limited-functions", "", "number", 100_000, "N", "For how many functions a limit (maxqueue) or a policy may be set. 0: no bound.", "Limits"),
     Option("max-partial-total", "", "size", None, "BYTES", "How much of packets that have not come whole may be kept of all peers together; over it the peer with most is closed. 0: no bound. Default: a quarter of the machine's memory.", "Limits", highest=2**62),
     Option("acl", "", "text", None, "FILE", "File that says who may submit jobs, do them and administer, by certificate, token or address; the man page describes it. HUP reads it again. Default: everybody may do everything.", "Access"),
     _flag("admin-loopback", "", "Take administrative commands that change something from this machine alone: from its loopback addresses and Unix sockets.", "Access"),

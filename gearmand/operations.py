@@ -39,7 +39,7 @@ def drop_function(broker: Broker, name: bytes) -> Optional[bool]:
 def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]]) -> bool:
     """Refuse new jobs of a function and priority while it has that many in all; `None`: any number.
 
-    False: as many functions have a limit as may have one.
+    False: something is set for as many functions as may be.
     """
     return broker.turn(steering.limit, name, limits)
 

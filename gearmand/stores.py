@@ -8,12 +8,13 @@ import re
 import sys
 import time
 import urllib.parse
-from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from gearmand import mysql_store, redis_store
 from gearmand.config import Config
 from gearmand.errors import ConfigError
 from gearmand.jobs import Handles
+from gearmand.policy import BURIED, Burial, of_burial, to_burial
 from gearmand.postgres_store import PostgresStore
 from gearmand.rows import Row, Setting, from_json, to_json
 from gearmand.sqlite_store import SqliteSource, SqliteStore
@@ -140,10 +141,15 @@ def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
     first = max([time.time_ns() // 1000, *taken]) + 1
     handles = Handles(prefix, first)
     count = 0
+    buried: Dict[int, Burial] = {}
     for rows, settings in _pieces(name, table, handles):
+        # Before the rows that they are of, whose numbers may become others.
+        buried.update(_burials_of(settings))
+        settings = [setting for setting in settings if not setting.key.startswith(BURIED)]
         free = []
         for row in rows:
-            number, handle = row.number, row.handle
+            was, handle = row.number, row.handle
+            number = was
             if number in taken or handle in known:
                 new = handles.reserve(1)[0]
                 number = new[0] if number in taken else number
@@ -151,9 +157,18 @@ def import_from(store: Store, name: str, table: str, prefix: bytes) -> int:
                 row = row._replace(number=number, handle=handle)
             taken.add(number)
             free.append(row)
+            if was in buried:
+                settings.append(of_burial(number, buried[was]))
         store.commit(Work(free, (), (), settings))
         count += len(free)
     return count
+
+
+def _burials_of(settings: Sequence[Setting]) -> List[Tuple[int, Burial]]:
+    try:
+        return [to_burial(setting) for setting in settings if setting.key.startswith(BURIED)]
+    except ValueError as error:
+        raise ConfigError("a setting of a buried job is damaged: %s" % error) from None
 
 
 def _pieces(name: str, table: str, handles: Handles) -> Iterator[Tuple[List[Row], List[Setting]]]:

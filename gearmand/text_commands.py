@@ -312,7 +312,7 @@ def _max_queue(control: Control, words: List[bytes]) -> Answer:
     given = [_limit(word) for word in words[2:]]
     limits = given * 3 if len(given) == 1 else (given + [None, None, None])[:3]
     if not operations.limit_function(control.broker, words[1], limits):
-        return text.error("LIMIT_REACHED", "As many functions have a limit as may have one")
+        return text.error("LIMIT_REACHED", "Something is set for as many functions as may be")
     return text.OK
 
 

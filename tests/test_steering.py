@@ -8,11 +8,14 @@ import time
 
 import pytest
 
-from gearmand import Server, operations, steering
+from gearmand import Server, operations, revival, steering, stores
+from gearmand.config import Config
+from gearmand.dormant import Tail
 from gearmand.jobs import BURIED, QUEUED, SCHEDULED, Priority
 from gearmand.policy import NOTHING, Burial, Policy, checked, of_burial, of_function, to_burial, to_function
 from gearmand.results import Results
-from gearmand.rows import Setting
+from gearmand.rows import Setting, Submission
+from gearmand.store import Work
 from test_registry import NOOP, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, background, complete, foreground, grab_all, make, worker, Fake
 from web import Api
 from wire import (
@@ -741,3 +744,136 @@ def test_purge_reaches_what_lies_in_the_store_alone(tmp_path):
         assert wire.ask("status") == "f\t0\t0\t0"
     with Server(port=0, queue=str(tmp_path / "queue")) as server:
         assert not server.broker.registry.functions
+
+
+# -- what went wrong once --------------------------------------------------------------
+
+
+def test_room_for_one_more_wakes_one_sleeper_not_all():
+    registry = make()
+    change(registry, most_running=1)
+    one = worker(registry, b"f")
+    others = [worker(registry, b"f", asleep=True) for _ in range(3)]
+    plain(registry, *[b"w"] * 9)
+    assert sum(bool(party.take()) for party in others) == 1
+    for party in others:
+        registry.sleep(party)
+        party.take()
+    job = registry.grab(one)
+    complete(registry, one, job)
+    assert sum(bool(party.take()) for party in others) == 1
+
+
+def test_higher_rate_holds_at_once():
+    registry = make()
+    change(registry, rate=0.001)
+    party = worker(registry, b"f")
+    plain(registry, b"1", b"2")
+    registry.grab(party)
+    registry.sleep(party)
+    change(registry, rate=10)
+    assert registry.next_due() <= 0.1
+    registry.now = 0.2
+    registry.tick()
+    assert party.take() == [(NOOP, b"")] and registry.grab(party).workload == b"2"
+
+
+def test_shorter_expiry_holds_at_once():
+    registry = make()
+    change(registry, expiry_s=1000)
+    plain(registry, b"w")
+    registry.now = 1.0
+    steering.sweep(registry)
+    change(registry, expiry_s=1)
+    registry.now = 2.0
+    steering.sweep(registry)
+    assert not registry.functions[b"f"].jobs
+
+
+def test_function_that_was_dropped_is_not_looked_at_for_ever():
+    registry = make()
+    change(registry, expiry_s=1)
+    assert steering.drop(registry, b"f")
+    for registry.now in (1.0, 3.0, 5.0):
+        steering.sweep(registry)
+    assert not len(registry.sweeps)
+
+
+def test_job_that_nobody_waits_for_any_more_gets_no_other_attempt():
+    registry = make()
+    change(registry, attempts=3)
+    client, party = Fake(), worker(registry, b"f")
+    foreground(registry, client)
+    job = registry.grab(party)
+    registry.leave(client)
+    fail(registry, party, job)
+    assert not registry.jobs and not registry.functions[b"f"].jobs
+
+
+@pytest.mark.parametrize("values", [{"rate": 1.0}, {"most_running": 1}])
+def test_server_that_drains_waits_for_jobs_that_are_held_back_a_moment(values):
+    registry = make()
+    change(registry, **values)
+    party = worker(registry, b"f")
+    plain(registry, b"1", b"2")
+    registry.draining = True
+    complete(registry, party, registry.grab(party))
+    assert not registry.drained
+    change(registry, paused=True)
+    assert registry.drained
+
+
+def test_functions_for_which_something_is_set_are_bounded():
+    registry = make(most_limited=1)
+    change(registry, rate=1.0)
+    assert not registry.functions.limit_queue(b"g", [1, 1, 1])
+    with pytest.raises(ValueError, match="as many functions"):
+        steering.change(registry, b"g", {"paused": True})
+    assert b"g" not in registry.functions and registry.functions.limit_queue(b"f", [1, 1, 1])
+    change(registry, rate=None)
+    assert steering.drop(registry, b"f")
+    steering.change(registry, b"g", {"paused": True})
+
+
+def test_purge_spares_what_comes_meanwhile():
+    registry = make()
+    plain(registry, b"old")
+    until = steering.extent(registry, b"f", NORMAL).until
+    registry.now += 1
+    plain(registry, b"new")
+    assert steering.purge(registry, b"f", NORMAL, until, None) == 1
+    assert grab_all(registry, worker(registry, b"f")) == [b"new"]
+
+
+def test_tail_gives_up_its_first_jobs_on_their_way_or_not_and_no_more_than_asked_for():
+    tail = Tail()
+    for number in range(10):
+        tail.add(number)
+    tail.next(4)
+    assert tail.drop_first(3) == [0, 1, 2] and tail.drop_first(3) == [3, 4, 5] and len(tail) == 4
+
+
+def test_kicked_job_does_not_take_the_unique_of_one_that_is_being_stored():
+    registry = make()
+    registry.stored = True
+    change(registry, attempts=1)
+    party = worker(registry, b"f")
+    background(registry, unique=b"u")
+    fail(registry, party, registry.grab(party))
+    (row,) = revival.expect(registry, [Submission(b"f", b"u", b"w", NORMAL)])
+    steering.kick(registry, b"f", 1)
+    assert revival.admit(registry, row) == row.handle and row.handle in registry.jobs
+    assert not registry.pending and not registry.functions[b"f"].pending
+
+
+def test_imported_burial_follows_its_row_to_another_number(tmp_path):
+    queue, copy = [stores.open_store(Config(queue=str(tmp_path / name))) for name in ("queue", "copy")]
+    row = Submission(b"f", b"", b"w", NORMAL).row(7, b"H:7", 1.0)
+    queue.commit(Work([row], (), (), [of_burial(7, Burial(1.0, b"why"))]))
+    copy.commit(Work([row._replace(workload=b"mine")], (), (), ()))
+    stores.export_to(queue, str(tmp_path / "file"))
+    stores.import_from(copy, str(tmp_path / "file"), "", b"H")
+    (number,) = [each.number for each in copy.load() if each.workload == b"w"]
+    assert [to_burial(each)[0] for each in copy.load_settings()] == [number] != [7]
+    queue.close()
+    copy.close()
