@@ -560,6 +560,12 @@ def run_zip_archive(stage, text):
     run_server_in_the_foreground(stage, running)
 
 
+def run_gearadmin_steering(stage, text):
+    stage.crew({b"resize": reverse})
+    for line in text.splitlines():
+        assert "most_running\t8\n" in stage.finished(stage.start_shell(line))
+
+
 def run_takeover(stage, text):
     _, port = free_address()
     stage.environment["GEARMAND_PORT"] = str(port)
@@ -586,6 +592,7 @@ SHELL_RUNS = {
     # With ours under the names of the C tools; those themselves run in tests/interop.
     "A first job 2": run_first_job,
     "A first job 3": run_packet_by_hand,
+    "Steering": run_gearadmin_steering,
     "Recurring jobs": run_lines_of_recurring_jobs,
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,

@@ -582,10 +582,12 @@ def test_attempts_burial_kick_and_discard(steered, client, party):
         handle = party.grab()[0]
         party.send(WORK_EXCEPTION, handle, "kaputt ü".encode())
         party.send(WORK_FAIL, handle)
+    party.echo()
     assert sorted(steered.buried()) == sorted((handle, "kaputt ü") for handle in handles)
     assert steered.kick() == 2 and steered.buried() == []
     for _ in range(4):
         party.send(WORK_FAIL, party.grab()[0])
+    party.echo()
     assert len(steered.buried()) == 2 and steered.discard() == 2 and steered.buried() == []
 
 
@@ -756,10 +758,9 @@ def test_room_for_one_more_wakes_one_sleeper_not_all():
     others = [worker(registry, b"f", asleep=True) for _ in range(3)]
     plain(registry, *[b"w"] * 9)
     assert sum(bool(party.take()) for party in others) == 1
+    job = registry.grab(one)
     for party in others:
         registry.sleep(party)
-        party.take()
-    job = registry.grab(one)
     complete(registry, one, job)
     assert sum(bool(party.take()) for party in others) == 1
 

@@ -10,6 +10,8 @@ DIFFERENCES = {
     "admin: jobs": "a command of the Perl server, which C does not have",
     "admin: help": "C has no help",
     "admin: recurring jobs": "a way of this server, which C does not have",
+    "admin: steering a function": "a way of this server, which C does not have",
+    "admin: drain": "a way of this server, which C does not have",
     "admin: the access list where there is none": "commands of gear's server, which C does not have",
     "admin: shutdown": "C no longer has the command",
     "admin: graceful shutdown": "C no longer has the command",
@@ -22,7 +24,7 @@ DIFFERENCES = {
     "admin: no function is dropped with jobs": "mistake: C frees a function that queued jobs still point to",
     "admin: the name to drop matches exactly": "C ignores case here, and nowhere else",
     "admin: maxqueue of a function not yet seen": "C answers OK and forgets the limit",
-    "admin: six words": "C closes the connection without a word",
+    "admin: eleven words": "C closes the connection without a word",
     "admin: blanks at the end": "C takes a blank at the end for one more, empty word",
     "admin: tabs": "C separates words by blanks only",
     # Framing.
