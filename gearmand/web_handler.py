@@ -193,7 +193,9 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
 
     def _whole_body(self) -> bytes:
         try:
-            return self.channel.body()
+            body = self.channel.body()
+            let_others_run()
+            return body
         except Refused:
             self.close_connection = True
             raise
