@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 from gearmand import api, c_http, http_request
 from gearmand.answers import Answer, Asker, error_answer, not_ended
 from gearmand.api_fields import from_json, values_of
+from gearmand.broker import let_others_run
 from gearmand.config import LEVELS
 from gearmand.errors import JobLost, JobTimeout, TlsFailure
 from gearmand.http_connection import Bounds, Gone, HttpConnection
@@ -131,6 +132,9 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         if self.channel.has_body_left or self.owner.stopping or self.owner.broker.registry.draining:
             self.close_connection = True
         self._send(answer)
+        # Whoever sends the next requests with this one would keep the processor, and each of the others wait for it at each of
+        # its steps. (Measured, 500 requests at a time: the slowest hundredth of other clients' jobs 0.6 ms instead of 200.)
+        let_others_run()
         if answer.then is not None:
             answer.then()
         return answer.status
@@ -189,7 +193,9 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
 
     def _whole_body(self) -> bytes:
         try:
-            return self.channel.body()
+            body = self.channel.body()
+            let_others_run()
+            return body
         except Refused:
             self.close_connection = True
             raise
@@ -232,6 +238,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
             self._send_piece(first)
             for piece in body:
                 self._send_piece(piece)
+                let_others_run()
         except (Refused, Abandoned):
             # The client must not take what it has for all.
             self.channel.reset()

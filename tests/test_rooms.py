@@ -94,7 +94,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "metrics": "broker figures functions tally",
     "dashboard_page": "",
     "web": "answers api dashboard_page history http_connection metrics registry text_commands waiter",
-    "web_handler": "answers api api_fields c_http config errors http_connection http_request listener waiter web",
+    "web_handler": "answers api api_fields broker c_http config errors http_connection http_request listener waiter web",
     "binding": "addresses errors listener socket_file web_handler",
     "loading": "broker config errors handover keeper recurring registry revival steering store stores",
     "server": "audit binding broker caller complaints config errors flusher gatekeeper halves handover history jobs limits listener loading"
@@ -175,7 +175,7 @@ ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "listener": "errno os select socket socketserver threading time",
     "figures": "urllib",
     "http_request": "urllib",
-    "http_connection": "select socket time",
+    "http_connection": "os select socket time",
     "waiter": "time",
     "api_fields": "urllib",
     "api_jobs": "time",
