@@ -17,7 +17,7 @@ from gearmand.rows import Setting
 from gearmand.schedule import ScheduleError, first_time
 from test_registry import make
 from test_schedule import BERLIN, MIDNIGHT, NEW_YORK, NOON, utc, zone  # noqa: F401
-from web import Api
+from web import Api, OverHttp
 from wire import Wire, wait_until
 
 # -- fields --------------------------------------------------------------------------
@@ -330,17 +330,7 @@ class ByLine:
         return found
 
 
-class ByHttp:
-    def __init__(self, server):
-        self.api = Api(server)
-
-    def __enter__(self):
-        self.api.__enter__()
-        return self
-
-    def __exit__(self, *_):
-        self.api.__exit__(*_)
-
+class ByHttp(OverHttp):
     def put(self, name, text, workload=b"", priority="normal", **unique):
         self.api("PUT", "/recurring/" + name, {"function": "f", "cron": text, "workload": workload.decode(), "priority": priority, **unique})
         return "OK"

@@ -17,7 +17,7 @@ from gearmand.results import Results
 from gearmand.rows import Setting, Submission
 from gearmand.store import Work
 from test_registry import NOOP, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, background, complete, foreground, grab_all, make, worker, Fake
-from web import Api
+from web import Api, OverHttp
 from wire import (
     GRAB_JOB,
     JOB_ASSIGN,
@@ -440,11 +440,7 @@ class ByLine:
         self.wire.close()
 
     def table(self, line):
-        self.wire.send_raw(line.encode() + b"\n")
-        while not self.wire.buffer.endswith(b".\n"):
-            self.wire._more()
-        lines, self.wire.buffer = self.wire.buffer[:-2], b""
-        return [line.split("\t") for line in lines.decode().splitlines()]
+        return [row.split("\t") for row in self.wire.table(line)]
 
     def pause(self):
         assert self.wire.ask("pause function f") == "OK"
@@ -479,17 +475,7 @@ class ByLine:
         assert self.wire.ask("cancel job " + handle) == "OK"
 
 
-class ByHttp:
-    def __init__(self, server):
-        self.api = Api(server)
-
-    def __enter__(self):
-        self.api.__enter__()
-        return self
-
-    def __exit__(self, *_):
-        self.api.__exit__(*_)
-
+class ByHttp(OverHttp):
     def pause(self):
         assert self.api("POST", "/functions/f/pause")["paused"]
 

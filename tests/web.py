@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 
-from wire import DEADLINE_S
+from wire import DEADLINE_S, ends
 
 
 class Raw:
@@ -74,14 +74,7 @@ class Raw:
             self.buffer += data
 
     def is_closed(self):
-        try:
-            while self.socket.recv(65536):
-                pass
-        except ConnectionResetError:
-            pass
-        except socket.timeout:
-            return False
-        return True
+        return ends(self.socket)
 
 
 def exchange(address, data):
@@ -120,3 +113,17 @@ class Api:
 
     def get(self, path):
         return self("GET", path)
+
+
+class OverHttp:
+    """One of several ways to ask a server for the same, as a context: by the JSON API."""
+
+    def __init__(self, server):
+        self.api = Api(server)
+
+    def __enter__(self):
+        self.api.__enter__()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.api.__exit__(*exc_info)

@@ -60,6 +60,18 @@ def packet(kind, *arguments):
     return b"\0REQ" + struct.pack(">II", kind, len(body)) + body
 
 
+def ends(sock):
+    """Whether the other side closes a connection (waits for it); whatever arrives before is dropped."""
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    except socket.timeout:
+        return False
+    return True
+
+
 class Wire:
     """One connection. Whatever waits, waits `timeout_s` at most and then raises `socket.timeout`."""
 
@@ -146,14 +158,7 @@ class Wire:
 
     def is_closed(self):
         """Whether the server closes the connection (waits for it); whatever arrives before is dropped."""
-        try:
-            while self.socket.recv(65536):
-                pass
-        except ConnectionResetError:
-            pass
-        except socket.timeout:
-            return False
-        return True
+        return ends(self.socket)
 
     # -- conversations -----------------------------------------------------
 
