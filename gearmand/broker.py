@@ -167,6 +167,12 @@ class Broker:
             ]
         return kept
 
+    def settle(self) -> None:
+        """Return when everything that has been changed is stored. StoreError: it is not, or not yet."""
+        keeper = self.keeper
+        if keeper is not None:
+            keeper.settle()
+
     # -- peers -----------------------------------------------------------------
 
     def enter(self, peer: Peer) -> None:

@@ -151,6 +151,11 @@ def not_stored(error: StoreError) -> Refusal:
     return Refusal(b"QUEUE_ERROR", ("The job could not be stored: %s" % error).encode("utf-8", "surrogateescape"))
 
 
+def not_settled(error: StoreError) -> str:
+    """What is said of a change that holds, and could not be made to survive."""
+    return "It holds until this server ends, and is not stored: %s" % error
+
+
 def permission_denied(what: bytes, function: bytes) -> Refusal:
     """The refusal of something that a peer may not do: to submit a function, or to work for it."""
     return Refusal(b"PERMISSION_DENIED", b"The access list does not allow you to %b %b" % (what, function))

@@ -1,26 +1,28 @@
 """The committing thread: keeps the store and the registry in step, many jobs at a time.
 
-    keep ──▶ batch ──▶ [one transaction] ──▶ all who waited for it
-    note ──────────┘
+    keep   ──▶ batch ──▶ [one transaction] ──▶ all who waited for it
+    note   ──────────┘
+    settle ──────────┘
 
 While a transaction is under way the next batch gathers, so the more there are
 who wait, the more go in one (group commit). What has ended or changed is noted
 and goes with the next transaction; nobody waits for it, because at worst a
-crash repeats a job.
+crash repeats a job. Only an operator's change is waited for: `settle`, after
+it has been noted, returns when nothing noted before it is left.
 
 Rows of a transaction that failed are refused. What became of them nobody knows:
 a disk or a connection may have failed after they were written. So they are
 removed like ends, with the next transaction. Where the cause is one row that
 the store cannot take (Unstorable), the others are stored without it.
 
-Threads: `keep` and `note` by any, with no other lock held; `keep` blocks. Two
-Conditions on the one lock:
+Threads: `keep`, `note` and `settle` by any, with no other lock held; `keep` and
+`settle` block. Two Conditions on the one lock:
 
     work       Notify whenever there is something to commit, or it is to stop.
                Waited on by the committing thread.
     committed  Notify whenever a transaction has ended, well or not, and when
-               the thread is not waited for any longer. Waited on by those
-               whose rows were in it.
+               the thread ends or is not waited for any longer. Waited on by
+               those whose rows or notes were in it.
 """
 
 from __future__ import annotations
@@ -48,9 +50,12 @@ _LONGEST_PAUSE_S = 5.0
 class _Batch:
     def __init__(self) -> None:
         self.rows: List[Row] = []
+        # Whether somebody waits for what is noted.
+        self.settles = False
         self.done = False
-        # Why rows are not stored, by their numbers.
+        # Why rows are not stored, by their numbers; why what was noted is not.
         self.failures: Dict[int, StoreError] = {}
+        self.failure: Optional[StoreError] = None
 
 
 class Keeper:
@@ -120,7 +125,7 @@ class Keeper:
                     # Nobody has waited to the end: it is not known whether they are stored.
                     self._removed += numbers
         if not batch.done:
-            return dict.fromkeys(numbers, StoreError("%s does not answer, and the server stops" % self._store.where))
+            return dict.fromkeys(numbers, self._no_answer())
         failures = batch.failures
         return {number: failures[number] for number in numbers if number in failures} if failures else failures
 
@@ -138,6 +143,22 @@ class Keeper:
             for setting in notes.settings:
                 self._settings[setting.key] = setting
         return True
+
+    def settle(self) -> None:
+        """Return when all that has been noted is stored. StoreError: it is not, and is tried again with each transaction to come."""
+        with self._work:
+            # One under way ends before this one; what fails in that is in this one again.
+            batch = self._batch
+            batch.settles = True
+            self._work.notify()
+            self._committed.wait_for(lambda: batch.done or self._abandoned or self._closed)
+            if batch.failure is not None:
+                raise batch.failure
+            if not batch.done and (self._has_notes or not self._closed):
+                raise self._no_answer()
+
+    def _no_answer(self) -> StoreError:
+        return StoreError("%s does not answer, and the server stops" % self._store.where)
 
     def figures(self) -> Dict[str, Any]:
         """For a person: how long transactions took, how many failed, and whether the last one did; what waits for one; the store's size."""
@@ -173,9 +194,9 @@ class Keeper:
                 stopping = self._stopping
             self._postponed = self._fetch(wanted)
             started_at = time.monotonic()
-            failed = not self._commit(work, batch.failures)
+            failed = not self._commit(work, batch)
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed or self._postponed else 0.0
-            if any(work):
+            if any(work) or batch.settles:
                 with self._work:
                     self._commits.add(time.monotonic() - started_at)
                     self._failures += failed
@@ -192,7 +213,9 @@ class Keeper:
     def _is_over(self, failed: bool) -> bool:
         """Whether to end, which it does not while there is something to commit that can be."""
         with self._work:
-            self._closed = failed or not (self._removed or self._changed or self._settings)
+            self._closed = failed or not self._has_notes
+            if self._closed:
+                self._committed.notify_all()
             return self._closed
 
     def _fetch(self, wanted: List[Wanted]) -> List[Wanted]:
@@ -208,11 +231,15 @@ class Keeper:
 
     @property
     def _is_urgent(self) -> bool:
-        return bool(self._stopping or self._batch.rows or self._wanted)
+        return bool(self._stopping or self._batch.rows or self._batch.settles or self._wanted)
 
     @property
     def _is_dirty(self) -> bool:
-        return bool(self._removed or self._changed or self._settings or self._postponed)
+        return bool(self._has_notes or self._postponed)
+
+    @property
+    def _has_notes(self) -> bool:
+        return bool(self._removed or self._changed or self._settings)
 
     def _take(self) -> "tuple[_Batch, Work]":
         batch, self._batch = self._batch, _Batch()
@@ -229,8 +256,8 @@ class Keeper:
         self._changed = {**{change.number: change for change in work.changed}, **self._changed}
         self._settings = {**{setting.key: setting for setting in work.settings}, **self._settings}
 
-    def _commit(self, work: Work, failures: Dict[int, StoreError]) -> bool:
-        """Whether it is done, but for rows that the store cannot take; which rows are not stored goes into `failures`."""
+    def _commit(self, work: Work, batch: _Batch) -> bool:
+        """Whether it is done, but for rows that the store cannot take; what is not stored, and why, goes into `batch`."""
         if not any(work):
             return True
         try:
@@ -241,12 +268,13 @@ class Keeper:
         if isinstance(failure, Unstorable) and len(work.added) > 1:
             # By halves, until those that cannot be stored are alone.
             middle = len(work.added) // 2
-            first = self._commit(work._replace(added=work.added[:middle]), failures)
-            return self._commit(Work(work.added[middle:], (), (), ()), failures) and first
+            first = self._commit(work._replace(added=work.added[:middle]), batch)
+            return self._commit(Work(work.added[middle:], (), (), ()), batch) and first
         self._complain(failure)
-        failures.update(dict.fromkeys([row.number for row in work.added], failure))
+        batch.failures.update(dict.fromkeys([row.number for row in work.added], failure))
         if isinstance(failure, Unstorable) and work.added:
-            return self._commit(work._replace(added=()), failures)
+            return self._commit(work._replace(added=()), batch)
+        batch.failure = failure
         with self._work:
             self._put_back(work)
         return False

@@ -1,12 +1,14 @@
 """What changes something by the wish of an administrator: few functions, which every way to ask for it leads to.
 
 The administrative protocol (`text_commands`) and the JSON API (`api`) read a
-request, call one of these and write its result down. No lock is held.
+request, call one of these and write its result down. No lock is held. What is
+changed is stored when they return; a StoreError says that it is not stored,
+though it holds in this process.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 from gearmand import recurring, revival, steering
 from gearmand.broker import Broker
@@ -16,6 +18,7 @@ from gearmand.policy import Policy
 from gearmand.registry import Registry
 from gearmand.results import Result
 
+Done = TypeVar("Done")
 NORMAL = int(Priority.NORMAL)
 PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 """What they are called, in the order of their numbers."""
@@ -23,7 +26,7 @@ PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 
 def cancel_job(broker: Broker, handle: bytes, asking: Optional[Party] = None) -> bool:
     """End an unfinished job with WORK_FAIL. False: there is none of that handle. `asking`: who wants it."""
-    return broker.turn(revival.cancel, handle, asking)
+    return _change(broker, revival.cancel, handle, asking)
 
 
 def create_function(broker: Broker, name: bytes) -> None:
@@ -33,7 +36,7 @@ def create_function(broker: Broker, name: bytes) -> None:
 
 def drop_function(broker: Broker, name: bytes) -> Optional[bool]:
     """Forget a function: True; False while it has workers or jobs; `None`: there is none of that name."""
-    return broker.turn(steering.drop, name)
+    return _change(broker, steering.drop, name)
 
 
 def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]]) -> bool:
@@ -41,12 +44,12 @@ def limit_function(broker: Broker, name: bytes, limits: Sequence[Optional[int]])
 
     False: something is set for as many functions as may be.
     """
-    return broker.turn(steering.limit, name, limits)
+    return _change(broker, steering.limit, name, limits)
 
 
 def change_policy(broker: Broker, name: bytes, values: Dict[str, Any]) -> Policy:
     """Set some of what there is to be set for a function (see `Policy`), by name, and return all of it. ValueError: a value is wrong."""
-    return broker.turn(steering.change, name, values)
+    return _change(broker, steering.change, name, values)
 
 
 def policy_of(broker: Broker, name: bytes) -> Optional[Policy]:
@@ -71,7 +74,7 @@ def peek(broker: Broker, name: bytes, most: int) -> List[steering.Waiting]:
 
 def reprioritise(broker: Broker, handle: bytes, priority: int) -> Optional[bool]:
     """Move a waiting job to another queue of its function. False: it runs, or lies in the store alone; `None`: there is none."""
-    return broker.turn(steering.reprioritise, handle, priority)
+    return _change(broker, steering.reprioritise, handle, priority)
 
 
 def buried(broker: Broker, name: bytes, most: int) -> List[steering.Buried]:
@@ -117,12 +120,12 @@ def put_recurring(
         broker.recurs.notify()
         return done
 
-    return broker.turn(work)
+    return _change(broker, work)
 
 
 def remove_recurring(broker: Broker, name: bytes) -> bool:
     """False: there is none of that name. What it has submitted stays."""
-    return broker.turn(recurring.remove, name)
+    return _change(broker, recurring.remove, name)
 
 
 NO_MORE_RECURRING = "there are %d recurring jobs, as many as there may be: remove one" % recurring.MOST
@@ -136,4 +139,14 @@ def _in_pieces(broker: Broker, most: Optional[int], act: Callable[[Registry, int
         if not done:
             break
         count += done
+    if count:
+        broker.settle()
     return count
+
+
+def _change(broker: Broker, work: Callable[..., Done], *arguments: Any) -> Done:
+    """A turn whose effect survives when this returns."""
+    done = broker.turn(work, *arguments)
+    if done:
+        broker.settle()
+    return done

@@ -55,6 +55,7 @@ _CLOSING_S = 2.0
 _RECEIVE_BYTES = 256 * 1024
 _MOST_SOCKETS = 64
 _ROWS_AT_ONCE = 500
+_ANOTHERS = "another server has the queue now"
 
 
 class _Lines:
@@ -146,7 +147,10 @@ class Successor:
         return found
 
     def keep(self, rows: Sequence[Row]) -> Dict[int, StoreError]:
-        return dict.fromkeys([row.number for row in rows], StoreError("another server has the queue now"))
+        return dict.fromkeys([row.number for row in rows], StoreError(_ANOTHERS))
+
+    def settle(self) -> None:
+        raise StoreError(_ANOTHERS)
 
     def stop(self, longest_s: float) -> int:
         return 0

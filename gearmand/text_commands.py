@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 from gearmand import operations, recurring_commands, text
 from gearmand.access import ADMIN, GRANT, SUBMIT, WORK, AccessList, mask, subject_of
 from gearmand.broker import Broker
-from gearmand.errors import ConfigError
+from gearmand.errors import ConfigError, StoreError, not_settled
 from gearmand.functions import Function
 from gearmand.gate import Gate
 from gearmand.gatekeeper import Gatekeeper
@@ -100,10 +100,13 @@ def reply_to(control: Control, line: bytes, gate: Optional[Gate] = None) -> Answ
         return text.error("INVALID_ARGUMENTS", "Too many arguments")
     if command is None:
         return _unknown(name)
-    if gate is None:
-        return command.act(control, found)
-    why = None if command.asks_itself else gate.command(name.lower(), command.changes)
-    return command.act(control._replace(gate=gate), found) if why is None else text.error("PERMISSION_DENIED", why)
+    why = None if gate is None or command.asks_itself else gate.command(name.lower(), command.changes)
+    if why is not None:
+        return text.error("PERMISSION_DENIED", why)
+    try:
+        return command.act(control._replace(gate=gate), found)
+    except StoreError as error:
+        return text.error("NOT_STORED", not_settled(error))
 
 
 def _unknown(name: bytes) -> bytes:

@@ -18,7 +18,7 @@ from gearmand.answers import Answer, Asker, error_answer, not_ended
 from gearmand.api_fields import from_json, values_of
 from gearmand.broker import let_others_run
 from gearmand.config import LEVELS
-from gearmand.errors import JobLost, JobTimeout, TlsFailure
+from gearmand.errors import JobLost, JobTimeout, StoreError, TlsFailure, not_settled
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import Refused, Request
 from gearmand.listener import Listener, address_text, host_of, set_options
@@ -121,6 +121,8 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
             answer = error_answer(error)
         except (JobTimeout, JobLost) as error:
             answer = error_answer(not_ended(error))
+        except StoreError as error:
+            answer = error_answer(Refused(507, "NOT_STORED", not_settled(error)))
         except Abandoned:
             raise Gone from None
         except Gone:

@@ -205,6 +205,25 @@ def finish_all(worker, count):
 # -- what is there again ----------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "line, look, expected",
+    [
+        ("policy f attempts=7", "policy f", "attempts\t7"),
+        ("pause function f", "policy f", "paused\ttrue"),
+        ("recur nightly f 0 3 * * *", "recurring", "nightly\tf\t0 3 * * *\tnormal\tnightly"),
+    ],
+)
+def test_what_is_set_is_there_after_the_answer(make, line, look, expected):
+    house = make()
+    with Wire(house.address) as wire:
+        wire.submit(b"f", kind=SUBMIT_JOB_BG)
+        wire.ask(line)
+        house.restart()
+    with Wire(house.address) as wire:
+        assert any(row.startswith(expected) for row in wire.table(look))
+
+
+
 def test_jobs_are_there_with_their_handles_in_their_order(house):
     client = house.peer()
     kinds = [SUBMIT_JOB_BG, SUBMIT_JOB_LOW_BG, SUBMIT_JOB_HIGH_BG, SUBMIT_JOB_BG, SUBMIT_JOB_HIGH_BG, SUBMIT_JOB_LOW_BG]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -15,7 +16,7 @@ from gearmand.keeper import Keeper
 from gearmand.rows import Change, Notes, Row, Setting
 from gearmand.sqlite_store import SqliteStore
 from gearmand.store import Store
-from wire import DEADLINE_S, ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, WORK_COMPLETE, Wire, packet, wait_until
+from wire import DEADLINE_S, ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, WORK_COMPLETE, Wire, packet, status, wait_until
 
 FULL = StoreError("here: database or disk is full")
 
@@ -104,6 +105,17 @@ class House:
         failures = self.keeper.keep([row(number) for number in numbers])
         assert not failures or sorted(failures) == list(numbers)
         self.results[numbers] = next(iter(failures.values()), None)
+
+    def settle_in_a_thread(self):
+        thread = threading.Thread(target=self._settle)
+        self.threads.append(thread)
+        thread.start()
+
+    def _settle(self):
+        try:
+            self.results["settled"] = self.keeper.settle()
+        except StoreError as error:
+            self.results["settled"] = error
 
     def wait_until_pending(self, count):
         wait_until(lambda: len(self.keeper._batch.rows) == count, "%d rows are pending" % count)
@@ -461,6 +473,92 @@ def test_stop_does_not_wait_for_rows_that_cannot_be_fetched(make):
     assert house.fetched == [] and house.store.closed == 1
 
 
+# -- what is waited for though it is noted ------------------------------------------
+
+
+def test_settle_returns_when_what_was_noted_is_stored(make):
+    house = make()
+    house.store.stall()
+    house.note(settings=[Setting(b"a", "1")])
+    house.settle_in_a_thread()
+    house.store.wait_until_it_commits()
+    assert house.results == {}
+    house.store.may_go_on.set()
+    house.join()
+    assert house.results == {"settled": None}
+    assert [work.settings for work in house.store.done if work.settings] == [[Setting(b"a", "1")]]
+
+
+def test_settle_waits_for_what_is_under_way_and_for_what_fails_in_it(make):
+    house = make({0: FULL})
+    house.store.stall()
+    house.note(settings=[Setting(b"a", "1")])
+    house.store.wait_until_it_commits()
+    house.settle_in_a_thread()
+    wait_until(lambda: house.keeper._batch.settles, "it waits")
+    assert house.results == {}
+    house.store.may_go_on.set()
+    house.join()
+    # The first transaction failed, and nobody waited for it; the next one has it again.
+    assert house.results == {"settled": None} and len(house.store.tried) == 2
+    assert house.store.done[0].settings == [Setting(b"a", "1")]
+
+
+def test_settle_says_why_what_was_noted_is_not_stored_and_it_is_stored_later(make):
+    house = make({0: FULL, 1: FULL})
+    house.note(settings=[Setting(b"a", "1")])
+    for _ in range(2):
+        with pytest.raises(StoreError) as caught:
+            house.keeper.settle()
+        assert caught.value is FULL
+    house.keeper.settle()
+    assert house.store.done[0].settings == [Setting(b"a", "1")]
+
+
+def test_settle_is_not_concerned_by_rows_that_cannot_be_stored(make):
+    house = make()
+    house.store.unstorable = (1,)
+    house.store.stall()
+    house.keep_in_a_thread(0)
+    house.store.wait_until_it_commits()
+    house.keep_in_a_thread(1)
+    house.wait_until_pending(1)
+    house.note(settings=[Setting(b"a", "1")])
+    house.settle_in_a_thread()
+    house.store.may_go_on.set()
+    house.join()
+    assert house.results["settled"] is None and isinstance(house.results[1,], Unstorable)
+
+
+def test_settle_with_nothing_noted_returns(make):
+    house = make()
+    house.keeper.settle()
+    assert house.store.tried == []
+
+
+def test_settle_after_the_stop_says_whether_all_is_stored(make):
+    house = make()
+    house.note(settings=[Setting(b"a", "1")])
+    house.keeper.stop(DEADLINE_S)
+    house.keeper.settle()
+    house = make(dict.fromkeys(range(9), FULL))
+    house.note(settings=[Setting(b"a", "1")])
+    house.keeper.stop(DEADLINE_S)
+    with pytest.raises(StoreError):
+        house.keeper.settle()
+
+
+def test_settle_does_not_wait_for_ever_for_a_store_that_does_not_answer(make):
+    house = make()
+    house.store.stall()
+    house.note(settings=[Setting(b"a", "1")])
+    house.settle_in_a_thread()
+    house.store.wait_until_it_commits()
+    house.keeper.stop(0.05)
+    house.join()
+    assert "does not answer" in str(house.results["settled"])
+
+
 # -- in a server ------------------------------------------------------------------
 
 
@@ -519,7 +617,7 @@ def test_stalled_store_delays_only_those_who_wait_for_it(server, patched):
             assert client.expect(JOB_CREATED) == [handle]
             assert client.expect(WORK_COMPLETE) == [handle, b"%d" % number]
         client.echo()
-        assert client.ask("maxqueue f 100") == "OK"
+        assert status(server.address)["f"] == (0, 0, 1)
         waiting.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             waiting.socket.recv(1)
@@ -556,6 +654,28 @@ def test_store_that_fails_refuses_with_its_reason_until_it_works(server, patched
     store = server.broker.keeper._store
     server.stop()
     assert rows_in(store.where) == [after]
+
+
+@pytest.mark.parametrize(
+    "line", ["policy f attempts=3", "pause function f", "maxqueue f 9", "recur r f 0 0 1 1 *", "cancel job {}", "purge f", "reprioritise job {} high"]
+)
+def test_change_is_answered_when_it_is_stored_and_with_the_reason_where_it_is_not(server, patched, line):
+    with Wire(server.address) as wire, Wire(server.address) as other:
+        line = line.format(wire.submit(b"f", kind=SUBMIT_JOB_BG).decode())
+        patched.error = StoreError("q: disk I/O error")
+        said = wire.ask(line)
+        assert said.startswith("ERR NOT_STORED") and "disk+I/O+error" in said
+        # What changes nothing has nothing to be stored.
+        assert wire.ask("cancel job H:none:1").startswith("ERR UNKNOWN_JOB") and wire.ask("unrecur none").startswith("ERR UNKNOWN")
+        patched.error = None
+        patched.may_go_on.clear()
+        other.send_raw(b"policy g attempts=4\n")
+        other.socket.settimeout(0.1)
+        with pytest.raises(socket.timeout):
+            other.socket.recv(1)
+        other.socket.settimeout(DEADLINE_S)
+        patched.may_go_on.set()
+        assert "attempts\t4" in other.table("policy g")
 
 
 def test_one_pipeline_with_a_store_that_fails_is_answered_in_order(server, patched):
