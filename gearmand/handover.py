@@ -22,11 +22,16 @@ from gearmand.dormant import JOB_BYTES, Dormant
 from gearmand.functions import Function
 from gearmand.jobs import BURIED, RUNNING, SCHEDULED, Job
 from gearmand.parties import Party
+from gearmand.protocol import SUBMISSIONS, Body, PacketType
 from gearmand.registry import Registry
-from gearmand.revival import cancel, restore
+from gearmand.revival import cancel, restore, status_of
 from gearmand.policy import Burial, of_burial
 from gearmand.rows import Change, Row, Setting
 from gearmand.steering import restore_buried, restore_functions, restored, setting_of
+
+
+# More than a handle and a unique may have.
+_NAME_BYTES = 128
 
 
 class Estate(NamedTuple):
@@ -127,6 +132,20 @@ def is_done(registry: Registry, party: Party) -> bool:
         return False
     # What waits here, though it may not be given out at this moment, is nobody else's to do.
     return not any((f.live or f.scheduled and f.policy is not None and f.policy.backoff_s) and not f.paused for f in party.abilities)
+
+
+def is_for_the_new_one(registry: Registry, party: Party, kind: int, body: Body) -> bool:
+    """Whether a packet has to wait until the party is connected to the new server: a submission, or a question for a job that is not here.
+
+    Not where the party runs a job: its result may be the next packet.
+    """
+    if registry.draining and party.running:
+        return False
+    if kind == PacketType.GET_STATUS:
+        return status_of(registry, bytes(body[:_NAME_BYTES]).rstrip(b"\0"))[0] == b"0"
+    if kind == PacketType.GET_STATUS_UNIQUE:
+        return registry.uniques.newest(bytes(body[:_NAME_BYTES]).rstrip(b"\0")) is None
+    return kind in SUBMISSIONS
 
 
 # -- the new server ------------------------------------------------------------------

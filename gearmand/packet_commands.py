@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from gearmand import errors, schedule
+from gearmand import errors, handover, schedule
 from gearmand.errors import Refusal, invalid_argument
 from gearmand.gate import Gate
 from gearmand.jobs import Job, Priority
 from gearmand.parties import Assign, Party
-from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, SUBMISSIONS, TEXT_LINE, Body, Event, PacketType, split
+from gearmand.protocol import ARGUMENTS, RESPONSE_MAGIC, TEXT_LINE, Body, Event, PacketType, split
 from gearmand.registry import Registry
 from gearmand.revival import Kept, admit, pass_on, status_of, status_of_job, waits
 from gearmand.rows import Row, Submission
@@ -73,7 +73,7 @@ def serve(
     """Do what packets ask, in order, from `events[start]` on; return where it stopped.
 
     That is at the end, before a line of text, after `most` of them, or before
-    a submission that is for another server to take.
+    what is for another server to take or to answer.
     `kept`: what the store has made of `submissions`, by their places.
     """
     if registry.events is not None:
@@ -82,12 +82,12 @@ def serve(
     end = min(len(events), start + most)
     for at in range(start, end):
         kind, body = events[at]
-        if elsewhere and kind in SUBMISSIONS:
+        if elsewhere:
             row = kept.get(at)
             if isinstance(row, Row):
                 peer.post(JOB_CREATED, pass_on(registry, row))
                 continue
-            if not (registry.draining and peer.running):
+            if handover.is_for_the_new_one(registry, peer, kind, body):
                 return at
         if peer.lingering is not None:
             registry.end_linger(peer)

@@ -215,6 +215,27 @@ def test_submission_is_left_for_the_other_server(kind):
     assert client.take() == [(PacketType.ECHO_RES, b"x")]
 
 
+def test_question_for_a_job_that_has_gone_is_left_and_one_for_a_job_that_stays_is_answered():
+    registry, client = make(), Fake()
+    busy = worker(registry, b"g")
+    gone, stays = background(registry), background(registry, b"g", unique=b"stays")
+    registry.grab(busy)
+    handover.let_go(registry)
+    events = [
+        submit("GET_STATUS", stays.handle),
+        submit("GET_STATUS_UNIQUE", b"stays"),
+        submit("GET_STATUS", gone.handle),
+        submit("GET_STATUS_UNIQUE", b"gone"),
+    ]
+    assert serve(registry, client, events, 0) == 2
+    assert [kind for kind, _ in client.take()] == [PacketType.STATUS_RES, PacketType.STATUS_RES_UNIQUE]
+    assert serve(registry, client, events, 3) == 3
+    # What is behind a question of a worker that runs a job may be its result.
+    assert serve(registry, busy, events, 2) == 4
+    handover.call_back(registry)
+    assert serve(registry, client, events, 2) == 4
+
+
 def test_submission_that_could_not_be_stored_because_of_it_is_left_too():
     registry, client = make(), Fake()
     events = [submit("ECHO_REQ", b"x"), submit("SUBMIT_JOB_BG", b"f", b"", b"")]

@@ -530,6 +530,21 @@ def test_submission_of_a_client_that_waits_is_for_the_new_server(house):
     assert status(house.address).get("f", (0, 0, 0))[0] == 0
 
 
+def test_question_for_a_job_that_has_moved_is_for_the_new_server(house):
+    with house.wire() as client, house.wire() as other, house.worker(b"f") as worker:
+        waits = other.submit(b"g", kind=SUBMIT_JOB_BG)
+        handle = client.submit(b"f")
+        worker.grab()
+        house.take_over()
+        client.send(GET_STATUS, waits)
+        worker.send(WORK_COMPLETE, handle, b"")
+        assert client.receive() == (WORK_COMPLETE, handle + b"\0")
+        # It is not told that there is no such job.
+        assert client.is_closed()
+    with house.wire() as client:
+        assert known(client, waits) == [b"1", b"0"]
+
+
 def test_submission_of_a_worker_that_runs_a_job_is_refused(memory):
     with memory.wire() as client, memory.worker(b"f") as worker:
         handle = client.submit(b"f")
