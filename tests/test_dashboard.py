@@ -220,7 +220,7 @@ def test_function_opens_with_charts_jobs_histograms_and_failures(server, browser
         browser.wait_for("cannot identify 'cat.jpg'", ".troubles")
         browser.click("section[aria-label=Functions] tbody a", "resize")
         browser.wait_for("75 % (3/4)", "section[aria-label=Jobs]")
-        assert browser.run("return document.querySelector('section[aria-label=Jobs] progress').value") == 0.75
+        browser.wait_until("return document.querySelector('section[aria-label=Jobs] progress:not([hidden])').value === 0.75")
         for said in (handle.decode(), "some-unique", "running", "queued"):
             assert said in browser.text("section[aria-label=Jobs]")
         browser.wait_for("OSError: cannot identify 'cat.jpg'", "section[aria-label=Failures]")

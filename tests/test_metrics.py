@@ -222,6 +222,8 @@ def test_figures_of_a_function_are_those_of_its_jobs(server):
 def test_figures_of_the_server_are_there(server):
     with Wire(server.address) as wire:
         wire.echo(b"x" * 1000)
+        # An answer may be there before it is counted.
+        wait_until(lambda: next(iter(server.broker.peers)).sent_bytes == 1012, "it is counted")
         found = scraped(server)
     assert found["gearmand_connections", ("protocol", "gearman")] == found["gearmand_connections", ("protocol", "http")] == 1
     assert found["gearmand_received_bytes_total", ("protocol", "gearman")] == found["gearmand_sent_bytes_total", ("protocol", "gearman")] == 1012
