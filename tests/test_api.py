@@ -297,6 +297,29 @@ def test_result_of_a_running_job_joins_its_client(server, asked, worker):
         assert asking.result()["result"] == "r"
 
 
+def test_result_of_a_buried_job_that_is_kept_is_there_at_once(server, asked, worker):
+    asked("PUT", "/functions/f/policy", {"attempts": 1, "keep_s": 60})
+    handle = asked("POST", "/jobs", {"function": "f", "background": True})["handle"]
+    worker.send(WORK_EXCEPTION, worker.grab()[0], b"why")
+    wait_until(lambda: asked.get("/functions/f/buried")["jobs"], "it is buried")
+    # An hour is more than the test has.
+    found = asked("GET", "/jobs/%s/result?wait_s=3600" % handle, status=500)
+    assert found["error"] == {"code": "WORK_EXCEPTION", "text": "the worker raised an exception", "data": "why"}
+    assert asked.get("/jobs/" + handle)["state"] == "buried"
+
+
+def test_result_of_a_kicked_job_is_waited_for_anew(server, asked, worker):
+    asked("PUT", "/functions/f/policy", {"attempts": 1, "keep_s": 60})
+    handle = asked("POST", "/jobs", {"function": "f", "background": True})["handle"]
+    worker.send(WORK_FAIL, worker.grab()[0])
+    wait_until(lambda: asked.get("/functions/f/buried")["jobs"], "it is buried")
+    assert asked("POST", "/functions/f/kick")["kicked"] == 1
+    assert asked("GET", "/jobs/%s/result?wait_s=0.05" % handle, status=202)["state"] == "queued"
+    worker.send(WORK_COMPLETE, worker.grab()[0], b"r")
+    worker.echo()
+    assert asked.get("/jobs/%s/result" % handle)["result"] == "r"
+
+
 def test_result_of_no_job_is_a_404(asked):
     assert error_of(asked("GET", "/jobs/H:x:1/result", status=404)) == "UNKNOWN_JOB"
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gearmand import handover
+from gearmand import handover, steering
 from gearmand.broker import Broker
 from gearmand.errors import SHUTTING_DOWN, StoreError
 from gearmand.packet_commands import serve
@@ -15,7 +15,7 @@ from gearmand.registry import Registry
 from gearmand.revival import expect, pass_on, status_of
 from gearmand.rows import Change, Notes, Row, Submission
 from gearmand.takeover import Successor
-from test_registry import Fake, background, complete, foreground, make, worker
+from test_registry import WORK_FAIL, Fake, background, complete, foreground, make, worker
 
 NORMAL, LOW = 1, 2
 
@@ -125,6 +125,40 @@ def test_party_is_done_when_nothing_of_it_runs_or_could():
     assert not handover.is_done(registry, client) and not handover.is_done(registry, busy)
     complete(registry, busy, job)
     assert handover.is_done(registry, client) and handover.is_done(registry, busy)
+
+
+@pytest.mark.parametrize("policy, stays", [
+    ({}, True), ({"rate": 0.5}, True), ({"most_running": 1}, True), ({"paused": True}, False), ({"paused": True, "rate": 0.5}, False),
+])  # fmt: skip
+def test_worker_stays_for_what_a_policy_holds_back_a_moment_and_not_for_what_is_paused(policy, stays):
+    registry = make()
+    client, busy, idle = Fake(), worker(registry, b"f"), worker(registry, b"f")
+    first, second = [foreground(registry, client) for _ in range(2)]
+    steering.change(registry, b"f", {**policy, "paused": False})
+    assert registry.grab(busy) is first
+    steering.change(registry, b"f", policy)
+    handover.let_go(registry)
+    # It would get nothing at this moment, but where there is no policy.
+    assert handover.is_done(registry, idle) == (not stays)
+    complete(registry, busy, first)
+    assert handover.is_done(registry, busy) == (not stays)
+    assert second.handle in registry.jobs
+
+
+def test_worker_stays_for_a_job_that_backs_off_and_that_a_client_waits_for():
+    registry = make()
+    steering.change(registry, b"f", {"attempts": 2, "backoff_s": 60.0})
+    client, party = Fake(), worker(registry, b"f")
+    job = foreground(registry, client)
+    registry.grab(party)
+    handover.let_go(registry)
+    registry.finish(party, job.handle, WORK_FAIL, job.handle)
+    assert handover.let_go_later(registry) == []
+    assert not handover.is_done(registry, party) and not handover.is_done(registry, client)
+    registry.epoch_s += 60
+    registry.tick()
+    complete(registry, party, registry.grab(party))
+    assert handover.is_done(registry, party) and handover.is_done(registry, client)
 
 
 # -- the new one ------------------------------------------------------------------------

@@ -9,12 +9,13 @@ import time
 import pytest
 
 from gearmand import Server, operations, revival, steering, stores
+from gearmand.audit import CANCELLED
 from gearmand.config import Config
 from gearmand.dormant import Tail
 from gearmand.jobs import BURIED, QUEUED, SCHEDULED, Priority
-from gearmand.policy import NOTHING, Burial, Policy, checked, of_burial, of_function, to_burial, to_function
+from gearmand.policy import NOTHING, Burial, Policy, checked, no_burial, of_burial, of_function, to_burial, to_function
 from gearmand.results import Results
-from gearmand.rows import Setting, Submission
+from gearmand.rows import Change, Setting, Submission
 from gearmand.store import Work
 from test_registry import NOOP, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, background, complete, foreground, grab_all, make, worker, Fake
 from web import Api, OverHttp
@@ -864,3 +865,220 @@ def test_imported_burial_follows_its_row_to_another_number(tmp_path):
     assert [to_burial(each)[0] for each in copy.load_settings()] == [number] != [7]
     queue.close()
     copy.close()
+
+
+@pytest.mark.parametrize("begins", ["resumed", "another ends", "a job comes"])
+def test_many_grabs_that_linger_are_answered_one_after_another_not_one_within_another(begins):
+    registry, count = make(), 400
+    one = worker(registry, b"f")
+    change(registry, most_running=1)
+    plain(registry, b"first")
+    first = registry.grab(one)
+    parties = [lingering(registry) for _ in range(count)]
+    change(registry, paused=begins == "resumed", most_running=1 if begins == "another ends" else count + 1)
+    if begins != "a job comes":
+        plain(registry, *[b"w"] * count)
+    if begins == "resumed":
+        change(registry, paused=False)
+    elif begins == "another ends":
+        # Each of them makes room for the next one: it ends at once.
+        for party in parties:
+            party.lingering = lambda party, job: complete(registry, party, job)
+        complete(registry, one, first)
+        assert registry.functions[b"f"].tally.completed == count + 1
+        return
+    else:
+        plain(registry, *[b"w"] * count)
+    assert [len(party.given) for party in parties] == [1] * count
+
+
+def lingering(registry):
+    """A worker of f, whose grab is answered as soon as there is a job; as one that has just been busy."""
+    party = worker(registry, b"f")
+    party.given, party.lingers = [], True
+    assert registry.grab(party) is None and registry.linger(party, lambda party, job: party.given.append(job))
+    return party
+
+
+def test_jobs_that_lay_in_the_store_alone_expire_as_soon_as_they_are_seen():
+    registry = make(kept_bytes=1)
+    registry.stored, registry.epoch_s = True, 1000.0
+    change(registry, expiry_s=100)
+    rows = [Submission(b"f", b"", b"w", NORMAL).row(number, b"H:test:%d" % number, 1000.0) for number in range(3, 6)]
+    for row in rows:
+        registry.submit_plain(b"f", b"w", NORMAL, row)
+    assert registry.dormant.count(registry.functions[b"f"], NORMAL) == 2
+    registry.now, registry.epoch_s = 101.0, 1101.0
+    steering.sweep(registry)
+    (wanted,) = registry.notes.wanted
+    # Not in another hundred seconds.
+    assert registry.next_due() < 1
+    revival.awake(registry, wanted, rows[1:])
+    registry.now += registry.next_due()
+    steering.sweep(registry)
+    function = registry.functions[b"f"]
+    assert (function.jobs, function.tally.expired) == (0, 3) and registry.notes.removed == [3, 4, 5]
+
+
+def test_jobs_that_are_buried_again_while_they_are_kicked_are_kicked_once(monkeypatch):
+    monkeypatch.setattr(steering, "_AT_ONCE", 2)
+    registry = make()
+    change(registry, attempts=1)
+    party, turns = worker(registry, b"f"), []
+
+    class Quick:
+        """Between two turns the worker fails everything."""
+
+        def turn(self, work, *arguments):
+            turns.append(work)
+            assert len(turns) < 20, "it never ends"
+            done = work(registry, *arguments)
+            fail_all(registry, party)
+            return done
+
+        def settle(self):
+            pass
+
+    plain(registry, *[b"w"] * 5)
+    fail_all(registry, party)
+    for most, kicked in ((10**9, 5), (3, 3)):
+        turns.clear()
+        assert operations.kick(Quick(), b"f", most) == kicked
+    assert steering.count_buried(registry, b"f") == 5 and registry.functions[b"f"].tally.buried == 13
+
+
+def fail_all(registry, party):
+    job = registry.grab(party)
+    while job is not None:
+        fail(registry, party, job)
+        job = registry.grab(party)
+
+
+@pytest.mark.parametrize("ends", ["lost workers", "a timeout"])
+def test_result_of_a_job_that_no_worker_reported_on_is_kept_as_a_failure(ends):
+    registry = make(timeout_fails=ends == "a timeout")
+    change(registry, attempts=2, keep_s=60)
+    handle = background(registry, unique=b"u").handle
+    for _ in range(2):
+        party = worker(registry, b"f", timeout_s=5)
+        registry.grab(party)
+        assert registry.results.find(handle, registry.now) is None
+        if ends == "lost workers":
+            registry.leave(party)
+        else:
+            registry.now += 5
+            registry.tick()
+    found = registry.results.find(handle, registry.now)
+    assert (found.how, found.data) == ("fail", b"") and registry.results.of_unique(b"f", b"u", registry.now) is found
+
+
+@pytest.mark.parametrize("state", ["plain", "queued", "scheduled", "running", "backs off", "dormant"])
+@pytest.mark.parametrize("how", ["cancel", "purge"])
+def test_cancellation_is_counted_once_and_is_one_event(state, how):
+    registry, handle = one_job(state)
+    if how == "purge":
+        done = steering.purge(registry, b"f", NORMAL, 1000, None) or steering.purge_dormant(registry, b"f", NORMAL, 9, None)
+        assert done == (state in ("plain", "queued", "dormant"))
+        if not done:
+            return
+    else:
+        assert revival.cancel(registry, handle) and not revival.cancel(registry, handle)
+    function = registry.functions[b"f"]
+    assert [event[0] for event in registry.events] == [CANCELLED]
+    assert (function.jobs, function.tally.cancelled, function.tally.failed, function.tally.abandoned) == (0, 1, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["cancel", "discard"])
+def test_buried_job_that_is_cancelled_was_counted_when_it_failed(how):
+    registry, handle = one_job("buried")
+    assert steering.discard(registry, b"f", 9, None) == 1 if how == "discard" else registry.cancel(handle)
+    tally = registry.functions[b"f"].tally
+    assert (tally.cancelled, tally.failed, tally.buried) == (0, 1, 1) and [event[0] for event in registry.events] == [CANCELLED]
+
+
+def one_job(state):
+    """A registry with one job, in that state, whose events so far are forgotten; and its handle."""
+    registry = make(kept_bytes=1 if state == "dormant" else 0)
+    registry.stored, registry.events = True, []
+    change(registry, attempts=1 if state == "buried" else 5, backoff_s=10.0)
+    row = Submission(b"f", b"", b"w", NORMAL).row(7, b"H:test:7", 0.0)
+    if state in ("plain", "dormant"):
+        registry.dormant.bytes = int(state == "dormant")
+        registry.submit_plain(b"f", b"w", NORMAL, row)
+        assert (registry.dormant.find(7) is not None) == (state == "dormant")
+    else:
+        due_s = 100 if state == "scheduled" else None
+        registry.submit(None, b"f", b"u", b"w", NORMAL, due_s, row=row._replace(unique=b"u", due_s=due_s))
+    if state in ("running", "backs off", "buried"):
+        party = worker(registry, b"f")
+        job = registry.grab(party)
+        if state != "running":
+            fail(registry, party, job)
+    registry.events.clear()
+    return registry, row.handle
+
+
+@pytest.mark.parametrize("end", ["cancel", "discard", "kick", "could not be stored", "goes with the store"])
+def test_burial_goes_from_the_store_when_the_job_is_buried_no_more(end):
+    registry, handle = one_job("buried")
+    (job,) = registry.jobs.values()
+    registry.add_rows(job, (8,))
+    stored = {7: "buried", 8: "buried"}
+    registry.notes.settings.clear()
+    if end == "cancel":
+        registry.cancel(handle)
+    elif end == "discard":
+        steering.discard(registry, b"f", 9, None)
+    elif end == "kick":
+        steering.kick(registry, b"f", 9)
+    elif end == "could not be stored":
+        for number in (7, 8):
+            registry.drop_row(job, number)
+    else:
+        # Which keeps what is in it.
+        registry.forget(job)
+        assert registry.notes.settings == []
+        return
+    for setting in registry.notes.settings:
+        assert setting == no_burial(int(setting.key.rpartition(b":")[2]))
+        del stored[int(setting.key.rpartition(b":")[2])]
+    assert stored == {}
+
+
+def test_nothing_of_a_buried_job_is_left_in_the_store(tmp_path):
+    options = {"port": 0, "queue": str(tmp_path / "queue")}
+    with Server(**options) as server, Wire(server.address) as wire:
+        operations.change_policy(server.broker, b"f", {"attempts": 1})
+        wire.can_do(b"f")
+        handles = [wire.submit(b"f", kind=SUBMIT_JOB_BG) for _ in range(3)]
+        for _ in handles:
+            wire.send(WORK_FAIL, wire.grab()[0])
+        wait_until(lambda: len(operations.buried(server.broker, b"f", 9)) == 3, "they are buried")
+        assert wire.ask("cancel job " + handles[0].decode()) == "OK" and operations.discard(server.broker, b"f", 1) == 1
+        assert operations.kick(server.broker, b"f", 1) == 1
+        wire.send(WORK_COMPLETE, wire.grab()[0], b"")
+        wire.echo()
+    store = stores.open_store(Config(queue=str(tmp_path / "queue")))
+    assert list(store.load()) == [] and [each.key for each in store.load_settings()] == [b"function:f"]
+    store.close()
+
+
+def test_stored_plain_job_has_its_new_priority_in_the_store_too():
+    registry, handle = one_job("plain")
+    assert steering.reprioritise(registry, handle, LOW)
+    assert registry.notes.changed == [Change(7, handle, 0, LOW)] and not len(registry.plain)
+    background(registry, workload=b"other")
+    party = worker(registry, b"f")
+    assert [registry.grab(party).workload, registry.grab(party).handle] == [b"other", handle]
+    complete(registry, party, registry.jobs[handle])
+    assert registry.notes.removed == [7] and registry.dormant.bytes == 0
+
+
+def test_job_that_lies_in_the_store_alone_keeps_its_priority_until_it_is_awake():
+    registry, handle = one_job("dormant")
+    assert steering.reprioritise(registry, handle, HIGH) is False and registry.notes.changed == []
+    (wanted,) = registry.notes.wanted
+    revival.awake(registry, wanted, [Submission(b"f", b"", b"w", NORMAL).row(7, handle, 0.0)])
+    assert steering.reprioritise(registry, handle, HIGH) and registry.notes.changed == [Change(7, handle, 0, HIGH)]
+    assert registry.grab(worker(registry, b"f")).priority == HIGH
+    assert steering.reprioritise(registry, b"H:other:7", HIGH) is None
