@@ -233,6 +233,8 @@ class Books:
         if delay_s:
             job.state = HOLD_BACK[job.state]
             self._hold_back(job, self.epoch_s + delay_s)
+            # When it is due, too.
+            self.notes.differs(job)
         else:
             job.state = REQUEUE[job.state]
             self.enqueue(job)

@@ -5,7 +5,7 @@
             jobs that run stay, held      ───▶  elsewhere: it knows of them
             jobs that somebody waits for stay
     they end                              ───▶  settle: they are removed
-    their worker is lost                  ───▶  take_back: they wait there
+    their worker is lost, or they fail    ───▶  take_back: they wait there, or are buried
 
 A job that a client waits for can only be answered on the connection that it
 came by. So it stays, and so do the workers that could do it, until it has
@@ -109,19 +109,29 @@ def _row(registry: Registry, job: Job) -> Row:
     number = job.rows[0] if job.rows else registry.handles.number_of(job.handle)
     if number < 0:
         number = registry.handles.reserve(1)[0][0]
-    due_s = None if job.state is not SCHEDULED or job.entry is None else int(job.entry[0])
     return Row(
-        number, job.handle, job.function.name, job.unique, bytes(job.workload), job.priority, due_s, registry.epoch_s,
+        number, job.handle, job.function.name, job.unique, bytes(job.workload), job.priority, job.due_s, registry.epoch_s,
         job.retries, job.reducer,
     )  # fmt: skip
 
 
-def let_go_later(registry: Registry) -> List[Change]:
+class Gone(NamedTuple):
+    """Jobs that go later, as they are by then."""
+
+    changes: List[Change]
+    burials: Dict[int, Burial]
+    """Of those whose last attempt has failed here."""
+
+
+def let_go_later(registry: Registry) -> Gone:
     """The jobs that have come back into a queue since, or that nobody waits for any more: they go too."""
-    gone: List[Change] = []
+    gone = Gone([], {})
     for job in list(registry.jobs.values()):
         if _goes(job):
-            gone += [Change(number, job.handle, job.retries, job.priority) for number in job.rows]
+            gone.changes.extend(Change(number, job.handle, job.retries, job.priority, job.due_s) for number in job.rows)
+            if job.state is BURIED:
+                assert job.function.buried is not None
+                gone.burials.update(dict.fromkeys(job.rows, job.function.buried[job.handle]))
             registry.forget(job)
     return gone
 
@@ -193,13 +203,20 @@ def call_back(registry: Registry) -> None:
             job.rows = ()
 
 
-def take_back(registry: Registry, change: Change) -> None:
-    """A job that ran at the old server waits again."""
+def take_back(registry: Registry, change: Change, burial: Optional[Burial] = None) -> None:
+    """A job that ran at the old server waits again; or is buried, where that was its last attempt."""
     row = registry.elsewhere.pop(change.number, None)
+    if row is None:
+        return
+    if registry.stored and (change.handle, change.retries, change.priority, change.due_s) != (row.handle, row.retries, row.priority, None):
+        registry.notes.changed.append(change)
+    if registry.stored and burial is not None:
+        registry.notes.settings.append(of_burial(row.number, burial))
     # One that stops leaves it in the store.
-    if row is not None and not (registry.draining and registry.stored):
-        row = row._replace(handle=change.handle, retries=change.retries, priority=change.priority)
-        _put(registry, row)
+    if not (registry.draining and registry.stored):
+        due_s = row.due_s if change.due_s is None else change.due_s
+        row = row._replace(handle=change.handle, retries=change.retries, priority=change.priority, due_s=due_s)
+        _put(registry, row, {} if burial is None else {row.number: burial})
         if not registry.stored:
             _without_row(registry, row)
 

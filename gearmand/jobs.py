@@ -19,6 +19,7 @@ that is not in its dict is a KeyError, that is, a bug of ours.
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ class Job:
     def wanted(self) -> bool:
         """Whether anybody is served by running it: a background job always, a foreground one while somebody listens."""
         return self.background or self.listeners is not None
+
+    @property
+    def due_s(self) -> Optional[int]:
+        """When it is due (seconds since 1970), where it waits for that."""
+        return math.ceil(self.entry[0]) if self.state is SCHEDULED and self.entry is not None else None
 
 
 class Handles:

@@ -196,8 +196,9 @@ class MysqlStore(RemoteStore):
     def _rest(self, work: Work) -> Iterator[bytes]:
         table = self._table.encode()
         for change in work.changed:
-            changed = (table, _quoted(change.handle), change.retries, change.priority, change.number)
-            yield b"UPDATE %s_jobs SET handle = %s, retries = %d, priority = %d WHERE number = %d" % changed
+            due = b"due" if change.due_s is None else b"%d" % change.due_s
+            changed = (table, _quoted(change.handle), change.retries, change.priority, due, change.number)
+            yield b"UPDATE %s_jobs SET handle = %s, retries = %d, priority = %d, due = %s WHERE number = %d" % changed
         for where in _places(work.removed):
             yield b"DELETE FROM %s_jobs WHERE %s" % (table, where)
         for key, value in work.settings:

@@ -46,8 +46,9 @@ _ADD = """INSERT INTO {t}_jobs (%s) SELECT * FROM unnest(%%b::bigint[], %%b::byt
  ON CONFLICT (number) DO UPDATE SET (%s) = (%s)""" % (
     _COLUMNS, _COLUMNS, ", ".join("excluded." + column for column in _COLUMNS.split(", ")),
 )  # fmt: skip
-_CHANGE = """UPDATE {t}_jobs AS job SET handle = new.handle, retries = new.retries, priority = new.priority
- FROM unnest(%b::bigint[], %b::bytea[], %b::bigint[], %b::smallint[]) AS new (number, handle, retries, priority)
+_CHANGE = """UPDATE {t}_jobs AS job SET handle = new.handle, retries = new.retries, priority = new.priority,
+ due = COALESCE(new.due, job.due)
+ FROM unnest(%b::bigint[], %b::bytea[], %b::bigint[], %b::smallint[], %b::bigint[]) AS new (number, handle, retries, priority, due)
  WHERE job.number = new.number"""
 _REMOVE = "DELETE FROM {t}_jobs WHERE number = ANY(%b::bigint[])"
 _REMOVE_RANGE = "DELETE FROM {t}_jobs WHERE number BETWEEN %b::bigint AND %b::bigint"

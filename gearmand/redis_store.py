@@ -31,7 +31,7 @@ from gearmand.errors import ConfigError, StoreError
 from gearmand.remote_store import (
     CONNECTING_S, HUNG_S, NOT_STORABLE, OUSTED, PORTION_ROWS, TAKEN, RemoteStore, Taken, driver, pieces_of,
 )  # fmt: skip
-from gearmand.rows import Row, Setting
+from gearmand.rows import Change, Row, Setting
 from gearmand.store import Numbers, Work
 
 EXPIRY_S = 10.0
@@ -211,7 +211,7 @@ class RedisStore(RemoteStore):
 
     def _commit_script(self, work: Work, further_keys: Sequence[bytes] = ()) -> None:
         rows = [part for row in work.added for part in (row.number, _text_of(row))]
-        changes = [part for each in work.changed for part in (each.number, b"%d %d %s" % (each.retries, each.priority, each.handle))]
+        changes = [part for each in work.changed for part in (each.number, _text_of_change(each))]
         settings = [part for each in work.settings for part in (each.key, each.value or "")]
         arguments = [self.identity, int(1000 * EXPIRY_S), len(rows), len(changes), len(settings)]
         removed = " ".join(map(str, work.removed))
@@ -240,8 +240,7 @@ class RedisStore(RemoteStore):
             if text is not None:
                 row = self._row_of(text)
                 if change is not None:
-                    retries, priority, handle = change.split(b" ", 2)
-                    row = row._replace(retries=int(retries), priority=int(priority), handle=handle)
+                    row = _changed(row, change)
                 rows.append(row)
         return rows
 
@@ -291,6 +290,17 @@ def _text_of(row: Row) -> bytes:
     due = b"-" if due_s is None else b"%d" % due_s
     head = (number, priority, retries, due, float(submitted_s), len(handle), len(function), len(unique), has_reducer)
     return b"%d %d %d %s %a %d %d %d %d\n%s%s%s%s%s" % (*head, handle, function, unique, reducer or b"", workload)
+
+
+def _text_of_change(change: Change) -> bytes:
+    due = b"" if change.due_s is None else b"@%d" % change.due_s
+    return b"%d%s %d %s" % (change.retries, due, change.priority, change.handle)
+
+
+def _changed(row: Row, text: bytes) -> Row:
+    tried, priority, handle = text.split(b" ", 2)
+    retries, _, due = tried.partition(b"@")
+    return row._replace(retries=int(retries), priority=int(priority), handle=handle, due_s=int(due) if due else row.due_s)
 
 
 def _row_of(text: bytes) -> Row:

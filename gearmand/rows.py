@@ -55,6 +55,8 @@ class Change(NamedTuple):
     handle: bytes
     retries: int
     priority: int
+    due_s: Optional[int] = None
+    """Seconds since 1970; `None`: as it was."""
 
 
 class Notes:
@@ -72,7 +74,7 @@ class Notes:
         return bool(self.removed or self.changed or self.wanted or self.settings)
 
     def differs(self, job: "Job") -> None:
-        self.changed += [Change(number, job.handle, job.retries, job.priority) for number in job.rows]
+        self.changed += [Change(number, job.handle, job.retries, job.priority, job.due_s) for number in job.rows]
 
 
 class Setting(NamedTuple):

@@ -169,7 +169,8 @@ class SqliteStore(Store):
             with self._transaction():
                 self._add(work.added)
                 self._connection.executemany(
-                    "UPDATE %s_jobs SET handle = ?2, retries = ?3, priority = ?4 WHERE number = ?1" % self._table, work.changed
+                    "UPDATE %s_jobs SET handle = ?2, retries = ?3, priority = ?4, due = COALESCE(?5, due) WHERE number = ?1" % self._table,
+                    work.changed,
                 )
                 self._connection.executemany(
                     "DELETE FROM %s_jobs WHERE number BETWEEN ? AND ?" % self._table, ranges_of(work.removed)

@@ -37,7 +37,8 @@ from gearmand import handover
 from gearmand.binding import Passed
 from gearmand.config import LEVELS, NOTICE
 from gearmand.errors import ConfigError, StoreError
-from gearmand.handover import Estate
+from gearmand.handover import Estate, Gone
+from gearmand.policy import Burial
 from gearmand.registry import Registry
 from gearmand.rows import Change, Notes, Row, Setting, from_object, to_json
 from gearmand.server import Server
@@ -268,8 +269,8 @@ class Door:
             there = server.broker.turn(_dismiss, server.broker) or server.answers_http
             removed = successor.taken()
             try:
-                if tells and (removed or gone):
-                    lines.send(removed=removed, back=[[change.number, change.handle.decode("latin-1"), change.retries, change.priority] for change in gone])
+                if tells and (removed or gone.changes):
+                    lines.send(removed=removed, **_message_of(gone))
                 if tells and not there:
                     lines.send(done=True)
             except OSError as error:
@@ -297,6 +298,16 @@ def _dismiss(registry: Registry, broker: Any) -> int:
         if handover.is_done(registry, caller):
             caller.lose()
     return len(broker.peers) + len(broker.callers) + registry.running
+
+
+def _message_of(gone: Gone) -> Dict[str, Any]:
+    buried = [[number, burial.epoch_s, burial.why.decode("latin-1")] for number, burial in gone.burials.items()]
+    return {"back": [[each.number, each.handle.decode("latin-1"), *each[2:]] for each in gone.changes], "buried": buried}
+
+
+def _gone_of(message: Dict[str, Any]) -> Gone:
+    changes = [Change(number, handle.encode("latin-1"), *rest) for number, handle, *rest in message["back"]]
+    return Gone(changes, {number: Burial(epoch_s, why.encode("latin-1")) for number, epoch_s, why in message.get("buried", ())})
 
 
 def _lines_of(estate: Estate) -> Iterator[str]:
@@ -372,8 +383,8 @@ class Predecessor:
                 message = self._lines.receive()
                 if message is None or "done" in message:
                     break
-                broker.turn(_learn, message["removed"], message["back"])
-        except (OSError, ValueError, KeyError) as error:
+                broker.turn(_learn, message["removed"], _gone_of(message))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             server.log.error("takeover: %s", error)
         left = broker.turn(handover.take_back_all)
         self._lines.close()
@@ -381,9 +392,9 @@ class Predecessor:
             server.log.log(NOTICE, "process %d, which ran before, has ended; %d of its jobs wait again", self.pid, left)
 
 
-def _learn(registry: Registry, removed: Sequence[int], back: Sequence[Any]) -> None:
-    for number, handle, retries, priority in back:
-        handover.take_back(registry, Change(number, handle.encode("latin-1"), retries, priority))
+def _learn(registry: Registry, removed: Sequence[int], gone: Gone) -> None:
+    for change in gone.changes:
+        handover.take_back(registry, change, gone.burials.get(change.number))
     for number in removed:
         handover.settle(registry, number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -9,15 +10,18 @@ import pytest
 from gearmand import handover, steering
 from gearmand.broker import Broker
 from gearmand.errors import SHUTTING_DOWN, StoreError
+from gearmand.handover import Gone
 from gearmand.packet_commands import serve
+from gearmand.policy import Burial, of_burial
 from gearmand.protocol import PacketType
 from gearmand.registry import Registry
 from gearmand.revival import expect, pass_on, status_of
 from gearmand.rows import Change, Notes, Row, Submission
-from gearmand.takeover import Successor
+from gearmand.takeover import Successor, _gone_of, _message_of
 from test_registry import WORK_FAIL, Fake, background, complete, foreground, make, worker
 
 NORMAL, LOW = 1, 2
+NOTHING = Gone([], {})
 
 
 def row(number=7, function=b"f", unique=b"", **more):
@@ -106,10 +110,10 @@ def test_job_that_comes_back_goes_later():
     job = background(registry)
     registry.grab(busy)
     (number,) = handover.let_go(registry).held
-    assert handover.let_go_later(registry) == []
+    assert handover.let_go_later(registry) == NOTHING
     registry.leave(busy)
-    assert handover.let_go_later(registry) == [Change(number, job.handle, 1, 1)]
-    assert registry.jobs == {} and handover.let_go_later(registry) == []
+    assert handover.let_go_later(registry) == Gone([Change(number, job.handle, 1, 1)], {})
+    assert registry.jobs == {} and handover.let_go_later(registry) == NOTHING
 
 
 def test_party_is_done_when_nothing_of_it_runs_or_could():
@@ -153,7 +157,7 @@ def test_worker_stays_for_a_job_that_backs_off_and_that_a_client_waits_for():
     registry.grab(party)
     handover.let_go(registry)
     registry.finish(party, job.handle, WORK_FAIL, job.handle)
-    assert handover.let_go_later(registry) == []
+    assert handover.let_go_later(registry) == NOTHING
     assert not handover.is_done(registry, party) and not handover.is_done(registry, client)
     registry.epoch_s += 60
     registry.tick()
@@ -196,6 +200,65 @@ def test_job_that_ran_there_is_taken_back_whatever_the_limit(stored):
     (job,) = registry.jobs.values()
     assert (job.handle, job.retries, job.rows, job.unique) == (b"H:other:7", 2, (7,) if stored else (), b"u")
     assert registry.elsewhere == {}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_job_whose_last_attempt_failed_there_is_buried_here_and_not_tried_again(stored):
+    old = make()
+    old.stored, old.epoch_s = stored, 1000.0
+    steering.change(old, b"f", {"attempts": 2})
+    old.submit(None, b"f", b"u", b"w", row=row(7, unique=b"u", retries=1))
+    busy = worker(old, b"f")
+    old.grab(busy)
+    registry = taken_in(handover.let_go(old))
+    registry.stored = stored
+    if stored:
+        registry.elsewhere[7] = row(7, unique=b"u", retries=1)
+        steering.change(registry, b"f", {"attempts": 2})
+        registry.notes.settings.clear()
+    old.finish_with_exception(busy, b"H:test:7", b"H:test:7\0why \xff")
+    handed = handover.let_go_later(old)
+    assert handed == _gone_of(json.loads(json.dumps(_message_of(handed)))) and old.jobs == {}
+    for change in handed.changes:
+        handover.take_back(registry, change, handed.burials.get(change.number))
+    assert registry.grab(worker(registry, b"f")) is None and registry.elsewhere == {}
+    assert steering.buried(registry, b"f", 9) == [steering.Buried(b"H:test:7", b"u", 1000.0, b"why \xff", b"w")]
+    assert registry.notes.changed == [Change(7, b"H:test:7", 2, 1)] * stored
+    assert registry.notes.settings == [of_burial(7, Burial(1000.0, b"why \xff"))] * stored
+    (job,) = registry.jobs.values()
+    assert job.rows == (7,) * stored
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_job_that_backs_off_there_does_so_here(stored):
+    old = make()
+    old.stored, old.epoch_s = stored, 1000.0
+    steering.change(old, b"f", {"attempts": 3, "backoff_s": 100.0})
+    old.submit_plain(b"f", b"w", NORMAL, row())
+    busy = worker(old, b"f")
+    job = old.grab(busy)
+    registry = taken_in(handover.let_go(old))
+    registry.stored, registry.epoch_s = stored, 1000.0
+    registry.elsewhere[7] = row()
+    old.finish(busy, job.handle, WORK_FAIL, job.handle)
+    (change,) = handover.let_go_later(old).changes
+    assert change[:4] == (7, job.handle, 1, 1) and 1050 <= change.due_s <= 1101
+    handover.take_back(registry, change)
+    assert registry.jobs[job.handle].due_s == change.due_s and registry.notes.changed == [change] * stored
+    registry.epoch_s = change.due_s
+    registry.tick()
+    assert registry.grab(worker(registry, b"f")).retries == 1
+
+
+def test_attempts_that_failed_there_are_in_the_store_of_a_server_that_stops():
+    registry = make()
+    registry.stored = registry.draining = True
+    registry.elsewhere.update({7: row(7), 8: row(8)})
+    burial = Burial(1.0, b"why")
+    handover.take_back(registry, Change(7, b"H:test:7", 2, 1), burial)
+    handover.take_back(registry, Change(8, b"H:test:8", 0, 1))
+    assert registry.jobs == {} and registry.notes.changed == [Change(7, b"H:test:7", 2, 1)]
+    assert registry.notes.settings == [of_burial(7, burial)]
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -128,7 +128,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "log": "audit config errors files",
     "systemd": "errors",
     "dump": "config functions registry server",
-    "takeover": "binding config errors handover registry rows server socket_file",
+    "takeover": "binding config errors handover policy registry rows server socket_file",
     "gearman_worker": "addresses assigned console errors worker",
     "gearman": "addresses console daemon errors files gearman_client gearman_worker tls tokens version",
     "cli": "binding config daemon dump errors files log server stores systemd takeover version",

@@ -115,8 +115,8 @@ def test_notes_are_true_when_there_is_something_to_say():
 
 def test_notes_of_a_job_name_each_of_its_rows():
     class Job:
-        handle, retries, priority, rows = b"H:1", 2, 1, (1, 5)
+        handle, retries, priority, due_s, rows = b"H:1", 2, 1, 9, (1, 5)
 
     notes = Notes()
     notes.differs(Job)
-    assert notes.changed == [Change(1, b"H:1", 2, 1), Change(5, b"H:1", 2, 1)]
+    assert notes.changed == [Change(1, b"H:1", 2, 1, 9), Change(5, b"H:1", 2, 1, 9)]

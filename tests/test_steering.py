@@ -722,6 +722,35 @@ def test_job_that_runs_when_the_server_stops_has_not_used_an_attempt_up(tmp_path
         assert wire.grab()[0] == handle
 
 
+@pytest.mark.parametrize("priority", [NORMAL, HIGH])
+def test_job_that_backs_off_does_so_after_a_restart_too(tmp_path, priority):
+    options = {"port": 0, "queue": str(tmp_path / "queue")}
+    with Server(**options) as server, Wire(server.address) as wire:
+        operations.change_policy(server.broker, b"f", {"attempts": 3, "backoff_s": 600.0})
+        wire.can_do(b"f")
+        handle = wire.submit(b"f", kind=SUBMIT_JOB_BG)
+        wire.send(WORK_FAIL, wire.grab()[0])
+        wire.echo()
+        due_s = server.broker.registry.jobs[handle].due_s
+        assert 299 <= due_s - time.time() <= 602
+        # What else becomes different of it leaves that as it is.
+        assert priority is NORMAL or operations.reprioritise(server.broker, handle, priority)
+    with Server(**options) as server, Wire(server.address) as wire:
+        wire.can_do(b"f")
+        assert nothing_to_do(wire)
+        job = server.broker.registry.jobs[handle]
+        assert (job.state, job.due_s, job.retries, job.priority) == (SCHEDULED, due_s, 1, priority)
+
+
+def test_job_that_has_backed_off_waits_since_then_after_a_restart():
+    registry = make()
+    registry.stored, registry.epoch_s, registry.now = True, 2000.0, 50.0
+    row = Submission(b"f", b"u", b"w", NORMAL).row(7, b"H:test:7", 1000.0, retries=1)
+    revival.restore(registry, row._replace(due_s=1990))
+    (job,) = registry.jobs.values()
+    assert (job.state, job.since, job.retries) == (QUEUED, 40.0, 1)
+
+
 def test_purge_reaches_what_lies_in_the_store_alone(tmp_path):
     with Server(port=0, queue=str(tmp_path / "queue"), queue_memory=100_000) as server, Wire(server.address) as wire:
         for _ in range(3000):

@@ -112,11 +112,17 @@ class TestStore:
         factory().commit(work([row(1, workload=memoryview(b"head\0work")[5:])]))
         assert list(factory().load()) == [row(1, workload=b"work")]
 
-    def test_change_is_of_handle_and_retries_alone(self, factory):
+    def test_change_is_of_handle_retries_and_priority_alone(self, factory):
         store = factory()
-        store.commit(work([row(1, reducer=b"r"), row(2)]))
-        store.commit(work(changed=[Change(1, b"other", 4, 1), Change(99, b"unknown", 1, 1)]))
-        assert list(factory().load()) == [row(1, reducer=b"r", handle=b"other", retries=4), row(2)]
+        store.commit(work([row(1, reducer=b"r", due_s=5), row(2)]))
+        store.commit(work(changed=[Change(1, b"the other", 4, 2), Change(99, b"unknown", 1, 1)]))
+        assert list(factory().load()) == [row(1, reducer=b"r", due_s=5, handle=b"the other", retries=4, priority=2), row(2)]
+
+    def test_change_is_of_the_due_time_too_where_it_says_one(self, factory):
+        store = factory()
+        store.commit(work([row(1), row(2, due_s=5), row(3)]))
+        store.commit(work(changed=[Change(1, b"the other", 4, 1, 2**40), Change(2, b"H:2", 1, 1, 7), Change(3, b"H:3", 1, 1)]))
+        assert [(each.due_s, each.retries) for each in factory().load()] == [(2**40, 4), (7, 1), (None, 1)]
 
     def test_remove_takes_ranges_single_ones_and_unknown_ones(self, factory):
         store = factory()

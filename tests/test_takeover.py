@@ -21,7 +21,7 @@ from test_tls import TlsWire
 from web import Raw
 from wire import (
     GET_STATUS, GRAB_JOB, NO_JOB, STATUS_RES, SUBMIT_JOB, SUBMIT_JOB_BG, SUBMIT_JOB_EPOCH, SUBMIT_JOB_HIGH_BG, SUBMIT_JOB_LOW_BG,
-    WORK_COMPLETE, Wire, status, wait_until,
+    WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, Wire, status, wait_until,
 )  # fmt: skip
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -432,6 +432,23 @@ def test_background_job_whose_worker_is_lost_waits_at_the_new_server(house):
     with house.worker(b"f") as worker:
         assert worker.grab() == (handle, b"f", b"in")
         assert worker.table("show jobs") == ["%s\t1\t0\t1" % handle.decode()]
+
+
+def test_job_whose_last_attempt_fails_at_the_old_server_is_buried_at_the_new_one(house):
+    with house.worker(b"f") as worker:
+        worker.table("policy f attempts=2")
+        handle = worker.submit(b"f", kind=SUBMIT_JOB_BG)
+        worker.send(WORK_FAIL, worker.grab()[0])
+        assert worker.grab()[0] == handle
+        house.take_over()
+        worker.send(WORK_EXCEPTION, handle, b"why")
+        assert house.first.wait(20) == 0
+    with house.worker(b"f") as worker:
+        (row,) = wait_until(lambda: worker.table("buried f"), "it is buried there")
+        assert row.split("\t")[0] == handle.decode() and row.endswith('"why"')
+        worker.send(GRAB_JOB)
+        assert worker.receive()[0] == NO_JOB
+        assert worker.ask("kick f") == "OK 1" and worker.grab()[0] == handle
 
 
 def test_background_job_with_a_listener_that_leaves_waits_at_the_new_server(memory):
