@@ -95,6 +95,13 @@ class Books:
         self.results = Results(rules.result_bytes)
         self.recurring = Table()
 
+    @property
+    def lost(self) -> int:
+        """How many unfinished background jobs end with the process, because no store and no other server has them."""
+        if self.stored or self.handed_over:
+            return 0
+        return len(self.plain) + sum(job.background for job in self.jobs.values())
+
     def job_of(self, entry: PlainEntry) -> Job:
         """What a plain job is as a Job, for a person to see; it is in no table."""
         number, workload, queue, since = entry
@@ -241,8 +248,13 @@ class Books:
         return True
 
     def _hold_back(self, job: Job, due_s: float) -> None:
-        job.function.scheduled += 1
+        self._count_held_back(job, 1)
         job.entry = self.add_deadline(self._due, due_s, job)
+
+    def _count_held_back(self, job: Job, more: int) -> None:
+        job.function.scheduled += more
+        if job.retries:
+            job.function.retrying += more
 
     def _fail(self, job: Job, what: str, party: Optional[Party], why: Optional[bytes] = None) -> None:
         """`why`: where it has used its attempts up."""
@@ -410,7 +422,7 @@ class Books:
             function.jobs += 1
             self.notes.settings += map(no_burial, job.rows)
         else:
-            function.scheduled -= 1
+            self._count_held_back(job, -1)
             self._due.call_off(job.entry)
         job.entry = None
 

@@ -145,7 +145,7 @@ class Function:
     """A function by its name, with all that is counted of it."""
 
     __slots__ = (
-        "name", "queues", "jobs", "running", "scheduled", "pending", "workers", "sleepers", "unaware", "claims", "limits",
+        "name", "queues", "jobs", "running", "scheduled", "retrying", "pending", "workers", "sleepers", "unaware", "claims", "limits",
         "limited", "submitted", "tally", "policy", "open", "free", "next_at", "opens", "sweeps", "buried",
     )  # fmt: skip
 
@@ -156,6 +156,8 @@ class Function:
         self.jobs = 0
         self.running = 0
         self.scheduled = 0
+        # Of the scheduled ones, those that have been tried and back off.
+        self.retrying = 0
         # Jobs to be, which are being stored: counted from when they are
         # accepted, so that what has been stored need not be refused.
         self.pending = 0
@@ -208,6 +210,11 @@ class Function:
     @property
     def paused(self) -> bool:
         return self.policy is not None and self.policy.paused
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it has jobs for a worker, now or once they are no longer held back."""
+        return bool(self.live or self.retrying) and not self.paused
 
     @property
     def used(self) -> bool:

@@ -141,7 +141,7 @@ def is_done(registry: Registry, party: Party) -> bool:
     if party.running or any(job.state is RUNNING or job.function.workers for job in party.listening):
         return False
     # What waits here, though it may not be given out at this moment, is nobody else's to do.
-    return not any((f.live or f.scheduled and f.policy is not None and f.policy.backoff_s) and not f.paused for f in party.abilities)
+    return not any(function.has_more for function in party.abilities)
 
 
 def is_for_the_new_one(registry: Registry, party: Party, kind: int, body: Body) -> bool:

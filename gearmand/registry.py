@@ -474,7 +474,7 @@ class Registry(Books):
             self.reconsider(function)
         for job in self._due.pop_due(self.epoch_s):
             job.entry = None
-            job.function.scheduled -= 1
+            self._count_held_back(job, -1)
             job.state = DUE[job.state]
             self.enqueue(job)
 
@@ -496,4 +496,4 @@ class Registry(Books):
     @property
     def drained(self) -> bool:
         """Whether nothing runs and, where queued jobs do not survive, no connected worker could take one, now or soon."""
-        return not self.running and (self.stored or not any(f.live and f.workers and not f.paused for f in self.functions.values()))
+        return not self.running and (self.stored or not any(each.workers and each.has_more for each in self.functions.values()))

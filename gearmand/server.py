@@ -193,9 +193,9 @@ class Server:
 
         Graceful: no new connections and jobs, but what runs may finish, and
         what is queued is still given out as long as a connected worker can do
-        it; for `timeout_s` at most (`None`: however long it takes). Another
-        thread that calls `stop()` meanwhile ends that at once. In-process
-        callers that still wait get JobLost.
+        it, jobs that back off too where there is no store; for `timeout_s` at
+        most (`None`: however long it takes). Another thread that calls `stop()`
+        meanwhile ends that at once. In-process callers that still wait get JobLost.
         """
         if graceful:
             self._drain(timeout_s)
@@ -203,8 +203,9 @@ class Server:
         with self._stop_lock:
             if not self._stopped.is_set():
                 self._end()
+                lost = self.broker.turn(lambda registry: registry.lost)
                 if self._started:
-                    self.log.log(NOTICE, "gearmand has stopped")
+                    self.log.log(NOTICE, "gearmand has stopped%s", "; %d unfinished jobs are lost with it" % lost if lost else "")
                 self._stopped.set()
 
     def wait(self, timeout_s: Optional[float] = None) -> bool:

@@ -314,6 +314,7 @@ def check_function(registry, function, parties):
     states = Counter(job.state for job in jobs)
     counted = (function.jobs, function.running, function.scheduled, function.live)
     assert counted == (len(jobs) - states[BURIED], states[RUNNING], states[SCHEDULED], states[QUEUED])
+    assert function.retrying == sum(job.state is SCHEDULED and job.retries > 0 for job in jobs)
     policy = function.policy or NOTHING
     is_full = policy.most_running is not None and function.running >= policy.most_running
     assert function.open == (not (policy.paused or is_full or (policy.rate is not None and function.next_at > registry.now)))

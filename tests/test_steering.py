@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import time
 
 import pytest
@@ -18,6 +19,7 @@ from gearmand.results import Results
 from gearmand.rows import Change, Setting, Submission
 from gearmand.store import Work
 from test_registry import NOOP, WORK_COMPLETE, WORK_EXCEPTION, WORK_FAIL, background, complete, foreground, grab_all, make, worker, Fake
+from test_server import Background
 from web import Api, OverHttp
 from wire import (
     GRAB_JOB,
@@ -838,6 +840,83 @@ def test_server_that_drains_waits_for_jobs_that_are_held_back_a_moment(values):
     assert not registry.drained
     change(registry, paused=True)
     assert registry.drained
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_server_that_drains_waits_for_jobs_that_back_off_where_nothing_keeps_them(stored):
+    registry = make()
+    registry.stored = stored
+    change(registry, attempts=3, backoff_s=60.0)
+    party = worker(registry, b"f")
+    plain(registry, b"w")
+    fail(registry, party, registry.grab(party))
+    registry.draining = True
+    assert registry.drained == stored and registry.lost == (not stored)
+    change(registry, paused=True)
+    assert registry.drained
+    change(registry, paused=False)
+    registry.epoch_s += 60
+    registry.tick()
+    assert registry.drained == stored
+    complete(registry, party, registry.grab(party))
+    assert registry.drained and registry.functions[b"f"].retrying == registry.lost == 0
+
+
+def test_server_that_drains_does_not_wait_for_a_job_that_backs_off_once_its_worker_has_gone():
+    registry = make()
+    change(registry, attempts=3, backoff_s=60.0)
+    party = worker(registry, b"f")
+    background(registry, due_s=1000)
+    plain(registry, b"w")
+    fail(registry, party, registry.grab(party))
+    registry.draining = True
+    assert not registry.drained
+    registry.leave(party)
+    assert registry.drained and registry.lost == 2
+
+
+@pytest.mark.parametrize("end", ["cancel", "due"])
+def test_job_that_backs_off_is_counted_as_long_as_it_does(end):
+    registry, handle = one_job("backs off")
+    function = registry.functions[b"f"]
+    assert (function.scheduled, function.retrying) == (1, 1)
+    background(registry, due_s=1000)
+    assert (function.scheduled, function.retrying) == (2, 1)
+    if end == "cancel":
+        registry.cancel(handle)
+    else:
+        registry.epoch_s = 10
+        registry.tick()
+    assert (function.scheduled, function.retrying) == (1, 0)
+
+
+def test_graceful_stop_waits_for_a_job_that_backs_off_and_loses_none(server, party, client, caplog):
+    caplog.set_level(logging.INFO, "gearmand")
+    operations.change_policy(server.broker, b"f", {"attempts": 2, "backoff_s": 0.4})
+    client.submit(b"f", kind=SUBMIT_JOB_BG)
+    party.send(WORK_FAIL, party.grab()[0])
+    party.send(PRE_SLEEP)
+    party.echo()
+    stop = Background(server.stop, graceful=True)
+    party.expect(6)
+    party.send(WORK_COMPLETE, party.grab()[0], b"")
+    stop.result()
+    assert server.broker.registry.functions[b"f"].tally.completed == 1
+    assert [each for each in map(logging.LogRecord.getMessage, caplog.records) if "stopped" in each] == ["gearmand has stopped"]
+
+
+def test_server_that_stops_says_how_many_jobs_are_lost(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "gearmand")
+    for options, said in (({}, True), ({"queue": str(tmp_path / "queue")}, False)):
+        caplog.clear()
+        with Server(port=0, **options) as server, Wire(server.address) as wire:
+            operations.change_policy(server.broker, b"f", {"attempts": 1})
+            wire.can_do(b"f")
+            wire.submit(b"f", kind=SUBMIT_JOB_BG)
+            wire.send(WORK_FAIL, wire.grab()[0])
+            wire.submit(b"g", kind=SUBMIT_JOB_BG)
+            wire.submit(b"g", kind=SUBMIT_JOB)
+        assert any(record.getMessage() == "gearmand has stopped; 2 unfinished jobs are lost with it" for record in caplog.records) == said
 
 
 def test_functions_for_which_something_is_set_are_bounded():
