@@ -139,10 +139,38 @@ def submit_row(registry: Registry, row: Row, is_ours: bool = False) -> Union[Job
 def restore(registry: Registry, row: Row) -> None:
     """Take a job from the store as it was; one that ran waits again."""
     registry.handles.skip(row.number)
-    submitted = registry.functions[row.function].submitted
-    submit_row(registry, row)
+    function = registry.functions[row.function]
+    submitted = function.submitted
+    key = _key(row) if row.unique else None
+    if key is None:
+        submit_row(registry, row)
+    else:
+        _restore_unique(registry, row, function, key)
     # It was submitted to an earlier server.
-    registry.functions[row.function].submitted = submitted
+    function.submitted = submitted
+
+
+def _restore_unique(registry: Registry, row: Row, function: Function, key: Hashable) -> None:
+    """Rows of one unique are those of one job where they have one handle.
+
+    Else they are of several: of a job that was kicked, or that comes back from
+    another server, beside a later one, which has the unique.
+    """
+    same = registry.jobs.get(row.handle)
+    if same is not None:
+        registry.join(same, None, row)
+        return
+    other = registry.uniques.find(key, function)
+    if other is not None:
+        registry.uniques.remove(key, other)
+    pending = registry.pending.pop((function, key), None)
+    submit_row(registry, row)
+    if pending is not None:
+        registry.pending[function, key] = pending
+    if pending is not None or other is not None and registry.handles.number_of(other.handle) > row.number:
+        registry.uniques.remove(key, registry.jobs[row.handle])
+        if other is not None:
+            registry.uniques.add(key, other)
 
 
 def awake(registry: Registry, wanted: Wanted, rows: Sequence[Row]) -> None:

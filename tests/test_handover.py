@@ -15,7 +15,7 @@ from gearmand.packet_commands import serve
 from gearmand.policy import Burial, of_burial
 from gearmand.protocol import PacketType
 from gearmand.registry import Registry
-from gearmand.revival import expect, pass_on, status_of
+from gearmand.revival import admit, expect, pass_on, status_of
 from gearmand.rows import Change, Notes, Row, Submission
 from gearmand.takeover import Successor, _gone_of, _message_of
 from test_registry import WORK_FAIL, Fake, background, complete, foreground, make, worker
@@ -227,6 +227,29 @@ def test_job_whose_last_attempt_failed_there_is_buried_here_and_not_tried_again(
     assert registry.notes.settings == [of_burial(7, Burial(1000.0, b"why \xff"))] * stored
     (job,) = registry.jobs.values()
     assert job.rows == (7,) * stored
+
+
+@pytest.mark.parametrize("state", ["waits", "is being stored"])
+def test_job_that_ran_there_comes_back_beside_a_later_one_of_its_unique(state):
+    registry = make()
+    registry.stored = True
+    registry.elsewhere.update({7: row(7, unique=b"u"), 8: row(8, unique=b"u")._replace(handle=b"H:test:7")})
+    registry.handles.skip(8)
+    (kept,) = expect(registry, [Submission(b"f", b"u", b"later", NORMAL)])
+    if state == "waits":
+        admit(registry, kept)
+    for number in (7, 8):
+        handover.take_back(registry, Change(number, b"H:test:7", 1, 1))
+    if state != "waits":
+        assert admit(registry, kept) == kept.handle
+    assert [registry.jobs[handle].rows for handle in (b"H:test:7", kept.handle)] == [(7, 8), (kept.number,)]
+    assert registry.functions[b"f"].jobs == 2 and registry.functions[b"f"].pending == 0 and not registry.pending
+    # The later one has the unique.
+    assert background(registry, unique=b"u").handle == kept.handle
+    party = worker(registry, b"f")
+    for _ in range(2):
+        complete(registry, party, registry.grab(party))
+    assert not registry.jobs and not len(registry.uniques) and sorted(registry.notes.removed) == [7, 8, kept.number]
 
 
 @pytest.mark.parametrize("stored", [False, True])

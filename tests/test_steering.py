@@ -753,6 +753,31 @@ def test_job_that_has_backed_off_waits_since_then_after_a_restart():
     assert (job.state, job.since, job.retries) == (QUEUED, 40.0, 1)
 
 
+def test_kicked_job_beside_a_later_one_of_its_unique_is_a_job_of_its_own_after_a_restart_too(tmp_path):
+    options = {"port": 0, "queue": str(tmp_path / "queue")}
+    with Server(**options) as server, Wire(server.address) as wire:
+        operations.change_policy(server.broker, b"f", {"attempts": 1})
+        wire.can_do(b"f")
+        first = [wire.submit(b"f", unique=b"u", kind=SUBMIT_JOB_BG, workload=b"%d" % number) for number in (1, 2)]
+        wire.send(WORK_FAIL, wire.grab()[0])
+        second = wire.submit(b"f", unique=b"u", kind=SUBMIT_JOB_BG, workload=b"3")
+        assert first[0] == first[1] != second and operations.kick(server.broker, b"f", 9) == 1
+        assert [each.handle for each in operations.peek(server.broker, b"f", 9)] == [second, first[0]]
+    for restarts in range(2):
+        with Server(**options) as server, Wire(server.address) as wire:
+            # The later one is whom a submission joins, as before.
+            assert wire.submit(b"f", unique=b"u", kind=SUBMIT_JOB_BG, workload=b"4") == second
+            found = {each.handle: each.workload for each in operations.peek(server.broker, b"f", 9)}
+            assert found == {first[0]: b"1", second: b"3"} and server.broker.registry.functions[b"f"].jobs == 2
+    with Server(**options) as server, Wire(server.address) as wire:
+        wire.can_do(b"f")
+        for _ in range(2):
+            wire.send(WORK_COMPLETE, wire.grab()[0], b"")
+        assert nothing_to_do(wire) and not len(server.broker.registry.uniques)
+    with Server(**options) as server:
+        assert not server.broker.registry.jobs
+
+
 def test_purge_reaches_what_lies_in_the_store_alone(tmp_path):
     with Server(port=0, queue=str(tmp_path / "queue"), queue_memory=100_000) as server, Wire(server.address) as wire:
         for _ in range(3000):
