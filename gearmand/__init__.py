@@ -29,7 +29,8 @@ The rooms, in reading order. The job server:
     halves, gatekeeper          halves of packets; who comes in with which gate, the access list's file
     caller, recurrence          one in-process caller; the thread that submits recurring jobs
     operations                  what an administrator can change
-    packet_commands, text_commands, recurring_commands    what each packet and each line asks for
+    packet_commands             what each packet asks for
+    text_commands, steering_commands, recurring_commands    what each line asks for
     complaints                  a log that cannot be flooded
     socket_file                 the file of a Unix-domain socket
     listener                    connections, each with a thread of its own

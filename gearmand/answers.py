@@ -47,9 +47,9 @@ class Asker(NamedTuple):
 
     def need_to_see(self, function: bytes) -> None:
         """Refused: he may neither submit jobs of this function nor see everybody's."""
-        rights = None if self.gate is None else self.gate.rights
-        if rights is not None and not rights.may_submit(function):
-            self.need("jobs", False)
+        why = None if self.gate is None else self.gate.see(function)
+        if why is not None:
+            raise Refused(403, "PERMISSION_DENIED", why)
 
 
 def json_answer(value: Any, status: int = 200, as_base64: bool = False, then: Optional[Callable[[], None]] = None) -> Answer:

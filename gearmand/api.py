@@ -137,6 +137,7 @@ def _purge(scene: Scene, asker: Asker, values: Values) -> Answer:
 
 
 def _peek(scene: Scene, asker: Asker, values: Values) -> Answer:
+    asker.need_to_see(values["function"])
     found = operations.peek(scene.control.broker, values["function"], _some(values))
     rows = [
         {**job._asdict(), "priority": operations.PRIORITIES[job.priority], "workload": bytes(job.workload[:_SHOWN_BYTES]), "workload_bytes": len(job.workload)}
@@ -146,6 +147,7 @@ def _peek(scene: Scene, asker: Asker, values: Values) -> Answer:
 
 
 def _buried(scene: Scene, asker: Asker, values: Values) -> Answer:
+    asker.need_to_see(values["function"])
     found = operations.buried(scene.control.broker, values["function"], _some(values))
     rows = [{**job._asdict(), "workload": bytes(job.workload[:_SHOWN_BYTES]), "workload_bytes": len(job.workload)} for job in found]
     return json_answer({"jobs": rows}, as_base64=values["base64"])

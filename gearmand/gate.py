@@ -114,6 +114,14 @@ class Gate:
         rights = self.rights
         return self._deny(WORK, function) if rights is not None and not rights.may(WORK, function) else None
 
+    def see(self, function: bytes) -> Optional[str]:
+        """Why it may see nothing of this function's jobs: it may neither submit them nor see everybody's, by the command `jobs`."""
+        rights = self.rights
+        if rights is None or rights.may_submit(function) or rights.may(ADMIN, b"jobs"):
+            return None
+        self._note("access refused", "may not see jobs of %s" % _shown(function))
+        return "The access list does not allow you to see jobs of this function"
+
     def command(self, name: bytes, changes: bool, what: str = ADMIN) -> Optional[str]:
         """Why it may not use an administrative command; `changes`: whether that changes something."""
         why = self.why_not(name, changes, what)

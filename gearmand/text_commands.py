@@ -10,14 +10,12 @@ The C server's commands answer byte for byte as it does; `jobs`, `clients` and
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
-from gearmand import operations, recurring_commands, text
+from gearmand import operations, recurring_commands, steering_commands, text
 from gearmand.access import ADMIN, GRANT, SUBMIT, WORK, AccessList, mask, subject_of
 from gearmand.broker import Broker
 from gearmand.errors import ConfigError, StoreError, not_settled
@@ -325,130 +323,6 @@ def _limit(word: bytes) -> Optional[int]:
     return number if number > 0 else None
 
 
-def _pause(control: Control, words: List[bytes]) -> Answer:
-    if len(words) != 3 or not _is(words[1], b"function"):
-        return text.incomplete(words[0])
-    operations.change_policy(control.broker, words[2], {"paused": _is(words[0], b"pause")})
-    return text.OK
-
-
-def _policy(control: Control, words: List[bytes]) -> Answer:
-    if len(words) < 2:
-        return text.incomplete(words[0])
-    try:
-        values = dict(map(_assignment, words[2:]))
-        found = operations.change_policy(control.broker, words[1], values) if values else operations.policy_of(control.broker, words[1])
-    except ValueError as error:
-        return text.error("INVALID_ARGUMENTS", str(error))
-    if found is None:
-        return text.error("UNKNOWN_FUNCTION", "There is no function of that name")
-    rows = [[name, "none" if value is None else json.dumps(value)] for name, value in found._asdict().items()]
-    return [text.rows(rows), text.END_OF_TABLE]
-
-
-_is_setting = re.compile(r"[-+.0-9A-Za-z]{1,30}", re.ASCII).fullmatch
-
-
-def _assignment(word: bytes) -> Tuple[str, Any]:
-    """ValueError."""
-    name, equals, value = word.decode("utf-8", "backslashreplace").partition("=")
-    if not equals:
-        raise ValueError("expected NAME=VALUE, got %r" % name)
-    try:
-        # Nothing that is deep or long comes to the decoder, which is not made for that.
-        if not _is_setting(value):
-            raise ValueError
-        return name, None if value == "none" else json.loads(value)
-    except ValueError:
-        raise ValueError("%s: expected a number, true, false or none, got %r" % (name, value[:50])) from None
-
-
-def _purge(control: Control, words: List[bytes]) -> Answer:
-    if len(words) not in (2, 3):
-        return text.incomplete(words[0])
-    priority = None if len(words) == 2 else _PRIORITIES.get(words[2].lower())
-    if len(words) == 3 and priority is None:
-        return _no_priority(words[2])
-    return text.data(b"%d" % operations.purge(control.broker, words[1], priority, control.asking))
-
-
-def _reprioritise(control: Control, words: List[bytes]) -> Answer:
-    if len(words) != 4 or not _is(words[1], b"job"):
-        return text.incomplete(words[0])
-    priority = _PRIORITIES.get(words[3].lower())
-    if priority is None:
-        return _no_priority(words[3])
-    moved = operations.reprioritise(control.broker, words[2], priority)
-    if moved is None:
-        return text.error("UNKNOWN_JOB")
-    return text.OK if moved else text.error("JOB_NOT_WAITING", "The job runs, or lies in the store alone")
-
-
-def _no_priority(word: bytes) -> bytes:
-    return text.error("INVALID_ARGUMENTS", "Expected high, normal or low, got %r" % word.decode("utf-8", "backslashreplace"))
-
-
-def _peek(control: Control, words: List[bytes]) -> Answer:
-    most = _count(words)
-    if most is None:
-        return text.incomplete(words[0])
-    rows = [
-        (job.handle, job.unique, operations.PRIORITIES[job.priority], job.retries, "%.3f" % job.waits_s, len(job.workload), _shown(job.workload))
-        for job in operations.peek(control.broker, words[1], most)
-    ]
-    return [text.rows(rows), text.END_OF_TABLE]
-
-
-def _buried(control: Control, words: List[bytes]) -> Answer:
-    most = _count(words)
-    if most is None:
-        return text.incomplete(words[0])
-    rows = [
-        (job.handle, job.unique, "%.3f" % job.epoch_s, len(job.workload), _shown(job.why))
-        for job in operations.buried(control.broker, words[1], most)
-    ]
-    return [text.rows(rows), text.END_OF_TABLE]
-
-
-def _kick(control: Control, words: List[bytes]) -> Answer:
-    most = _count(words, _EVERY)
-    if most is None:
-        return text.incomplete(words[0])
-    if _is(words[0], b"kick"):
-        return text.data(b"%d" % operations.kick(control.broker, words[1], most))
-    return text.data(b"%d" % operations.discard(control.broker, words[1], most, control.asking))
-
-
-_PRIORITIES = {name.encode(): at for at, name in enumerate(operations.PRIORITIES)}
-_FEW, _EVERY = 10, 10**9
-_SHOWN_BYTES = 256
-
-
-def _count(words: List[bytes], default: int = _FEW) -> Optional[int]:
-    """How many, of a line that names a function and perhaps a number. `None`: it is no such line."""
-    if len(words) == 2:
-        return default
-    return int(words[2]) if len(words) == 3 and re.fullmatch(rb"[0-9]{1,9}", words[2]) else None
-
-
-def _shown(data: Any) -> str:
-    """The beginning of it as a JSON string, so that it stays one cell."""
-    return json.dumps(bytes(data[:_SHOWN_BYTES]).decode("utf-8", "backslashreplace"))
-
-
-def _result(control: Control, words: List[bytes]) -> Answer:
-    if len(words) == 3 and _is(words[1], b"job"):
-        found = operations.result(control.broker, words[2])
-    elif len(words) == 4 and _is(words[1], b"unique"):
-        found = operations.result_of_unique(control.broker, words[2], words[3])
-    else:
-        return text.incomplete(words[0])
-    if found is None:
-        return text.error("NO_RESULT", "It has not ended, or its result is not kept")
-    data = base64.b64encode(found.data)
-    return text.data(b" ".join((found.handle, found.how.encode(), b"%.3f" % found.epoch_s, data)).rstrip())
-
-
 def _drain(control: Control, words: List[bytes]) -> Answer:
     if len(words) != 1:
         return text.incomplete(words[0])
@@ -473,16 +347,16 @@ COMMANDS: Dict[str, Command] = {
     "create": Command("create function FUNCTION", _create, True),
     "drop": Command("drop function FUNCTION", _drop, True),
     "maxqueue": Command("maxqueue FUNCTION [LIMIT | HIGH NORMAL LOW]", _max_queue, True),
-    "pause": Command("pause function FUNCTION", _pause, True),
-    "resume": Command("resume function FUNCTION", _pause, True),
-    "policy": Command("policy FUNCTION [NAME=VALUE...]", _policy, True),
-    "purge": Command("purge FUNCTION [high | normal | low]", _purge, True),
-    "peek": Command("peek FUNCTION [COUNT]", _peek),
-    "reprioritise": Command("reprioritise job HANDLE high | normal | low", _reprioritise, True),
-    "buried": Command("buried FUNCTION [COUNT]", _buried),
-    "kick": Command("kick FUNCTION [COUNT]", _kick, True),
-    "discard": Command("discard FUNCTION [COUNT]", _kick, True),
-    "result": Command("result job HANDLE | unique FUNCTION UNIQUE", _result),
+    "pause": Command("pause function FUNCTION", steering_commands.pause, True),
+    "resume": Command("resume function FUNCTION", steering_commands.pause, True),
+    "policy": Command("policy FUNCTION [NAME=VALUE...]", steering_commands.policy, True),
+    "purge": Command("purge FUNCTION [high | normal | low]", steering_commands.purge, True),
+    "peek": Command("peek FUNCTION [COUNT]", steering_commands.peek),
+    "reprioritise": Command("reprioritise job HANDLE high | normal | low", steering_commands.reprioritise, True),
+    "buried": Command("buried FUNCTION [COUNT]", steering_commands.buried),
+    "kick": Command("kick FUNCTION [COUNT]", steering_commands.kick, True),
+    "discard": Command("discard FUNCTION [COUNT]", steering_commands.kick, True),
+    "result": Command("result job HANDLE | unique FUNCTION UNIQUE", steering_commands.result, asks_itself=True),
     "recurring": Command("recurring", recurring_commands.show),
     "recur": Command("recur NAME FUNCTION MINUTE HOUR DAY MONTH WEEKDAY [NAME=VALUE...]", recurring_commands.put, True),
     "unrecur": Command("unrecur NAME", recurring_commands.remove, True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -14,11 +15,12 @@ import time
 import pytest
 
 from certificates import certificates
-from gearmand import Admin, AdminRefused, Client, ConfigError, JobRefused, Server, ServerLost, Worker
+from gearmand import Admin, AdminRefused, Client, ConfigError, JobRefused, Server, ServerLost, Worker, operations
 from gearmand.access import Rights, Rule, address_of, mask, parse, subject_of, subject_of_name, test_of as matcher_of
 from gearmand.limits import Account, Bounds
 from gearmand.gate import Gate, Policy
 from peers import ScriptedServer
+from web import Api
 from wire import (
     CAN_DO,
     CAN_DO_TIMEOUT,
@@ -35,6 +37,7 @@ from wire import (
     SUBMIT_JOB_BG,
     SUBMIT_JOB_EPOCH,
     WORK_COMPLETE,
+    WORK_FAIL,
     Wire,
     packet,
     status,
@@ -386,6 +389,76 @@ def test_commands_that_are_not_allowed_are_refused_by_their_first_word(guard):
             assert wire.ask(command).startswith("ERR PERMISSION_DENIED The+access+list+does+not+allow+you"), command
         assert wire.ask("nothing").startswith("ERR UNKNOWN_COMMAND")
         wire.echo()
+
+
+SIGHT = (
+    "token:own submit f*",
+    "token:peeks admin peek,buried,policy,result",
+    "token:peeks submit f*",
+    "token:jobs admin jobs,peek,buried",
+    "token:boss admin *",
+    "token:works work *",
+    "token:works submit *",
+)
+SEEN = {
+    # Who: of the functions f and g, whether he may peek, see buried jobs, see results.
+    "nobody": ("--", "--", "--"),
+    "own": ("--", "--", "f-"),
+    "peeks": ("f-", "f-", "f-"),
+    "jobs": ("fg", "fg", "fg"),
+    "boss": ("fg", "fg", "fg"),
+}
+
+
+def seen_by_line(server, token, path, line):
+    with Wire(server.address) as wire:
+        if token != "nobody":
+            wire.send(OPTION_REQ, b"token:" + token.encode())
+            assert wire.receive() == (OPTION_RES, b"token")
+        # The first line of a table, or all of another answer.
+        return not wire.ask(line).startswith("ERR PERMISSION_DENIED")
+
+
+def seen_by_json(server, token, path, line):
+    with Api(server, {} if token == "nobody" else {"Authorization": "Bearer " + token}) as asked:
+        return asked.raw("GET", "/api/v1" + path)[0] != 403
+
+
+def seen_by_a_line_in_json(server, token, path, line):
+    with Api(server, {} if token == "nobody" else {"Authorization": "Bearer " + token}) as asked:
+        body = json.dumps({"line": line})
+        return asked.raw("POST", "/api/v1/command", body, {"Content-Type": "application/json"})[0] != 403
+
+
+@pytest.mark.parametrize("sees", [seen_by_line, seen_by_json, seen_by_a_line_in_json])
+@pytest.mark.parametrize("token", SEEN)
+def test_jobs_of_a_function_are_seen_by_who_may_submit_them_or_see_everybody_s(guard, token, sees):
+    guarded = guard(*SIGHT, http_port=0)
+    with guarded.present("boss"), guarded.present("works") as worker:
+        handles = {}
+        for function in (b"f1", b"g"):
+            operations.change_policy(guarded.server.broker, function, {"attempts": 1, "keep_s": 60})
+            worker.can_do(function)
+            handles[function] = worker.submit(function, unique=b"u", kind=SUBMIT_JOB_BG).decode()
+            worker.send(WORK_FAIL, worker.grab()[0])
+        worker.echo()
+        asked = []
+        for path, line in (("/functions/%s/peek", "peek %s"), ("/functions/%s/buried", "buried %s")):
+            asked.append([(path % name, line % name) for name in ("f1", "g")])
+        results = [("/jobs/%s/result" % handle, "result job %s" % handle) for handle in handles.values()]
+        asked.append(results)
+        found = tuple("".join(name if sees(guarded.server, token, *way) else "-" for name, way in zip("fg", ways)) for ways in asked)
+        assert found == SEEN[token]
+        by_unique = [("/functions/%s/results/u" % name, "result unique %s u" % name) for name in ("f1", "g")]
+        assert "".join(name if sees(guarded.server, token, *way) else "-" for name, way in zip("fg", by_unique)) == SEEN[token][2]
+
+
+def test_look_at_jobs_that_is_refused_is_logged(guard, caplog):
+    guarded = guard(*SIGHT)
+    with guarded.present("peeks") as wire:
+        assert wire.ask("peek g") == "ERR PERMISSION_DENIED The+access+list+does+not+allow+you+to+see+jobs+of+this+function"
+        assert wire.table("peek f1") == []
+    wait_until(lambda: any("may not see jobs of 'g'" in record.getMessage() for record in caplog.records), "it is in the log")
 
 
 def test_what_is_refused_is_logged_with_who_and_what(guard, caplog):
