@@ -15,12 +15,14 @@ PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 FOREIGN = ("c", "perl", "php", "gear", "gearman3")
+NODE = {"node": "gearman", "node-gearman": "node-gearman"}
+"""Workers alone; and of which package."""
 OURS = ("library", "command")
 
 
 def _succeeds(command):
     try:
-        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60).returncode == 0
+        return subprocess.run(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60).returncode == 0
     except OSError:
         return False
 
@@ -44,6 +46,11 @@ def _missing(kind):
             return "no gearman3: pip install gearman3 for Python 3.8 and name that in GEARMAND_TEST_GEARMAN3_PYTHON"
         if not _succeeds([gearman3_python(), "-c", "import gearman; gearman.GearmanWorker"]):
             return "GEARMAND_TEST_GEARMAN3_PYTHON does not have gearman3: pip install gearman3 for Python 3.8"
+    elif kind in NODE:
+        if not _succeeds(["node", "-e", "0"]):
+            return "no node on the path: install Node.js, and npm"
+        if not _succeeds(["node", "-e", "require(%r)" % NODE[kind]]):
+            return "no %s for node: npm install it, and name its node_modules in GEARMAND_TEST_NODE_MODULES" % NODE[kind]
     return None
 
 
@@ -53,6 +60,12 @@ def gear_python():
 
 def gearman3_python():
     return os.environ.get("GEARMAND_TEST_GEARMAN3_PYTHON")
+
+
+def _environment():
+    """Of a foreign process: our own ones are found without being installed."""
+    modules = os.environ.get("GEARMAND_TEST_NODE_MODULES") or os.path.join(ROOT, ".venv-peer-node", "node_modules")
+    return {**os.environ, "PYTHONPATH": ROOT, "NODE_PATH": modules}
 
 
 _known_missing = {}
@@ -74,13 +87,16 @@ def _script(kind, role):
         "gear": [gear_python(), "%s/gear_%s.py"],
         "gearman3": [gearman3_python(), "%s/gearman3_%s.py"],
         "library": [sys.executable, "%s/library_%s.py"],
+        "node": ["node", "%s/node_%s.js"],
+        "node-gearman": ["node", "%s/node_gearman_%s.js"],
     }[kind]
     return [command[0], command[1] % (PEERS, role)]
 
 
 _GEARMAN = {"c": ["gearman"], "command": [sys.executable, "-m", "gearmand.gearman"]}
 _PRIORITY = {"high": ["-I"], "low": ["-L"], "normal": [], "background": ["-b"]}
-_COMMANDS = {"upper": ["tr", "a-z", "A-Z"], "fail": ["false"], "wc": ["wc", "-l"]}
+_UNTIL = 'file=$(cat); while [ ! -e "$file" ]; do sleep 0.02; done; printf done'
+_COMMANDS = {"upper": ["tr", "a-z", "A-Z"], "fail": ["false"], "wc": ["wc", "-l"], "until": ["sh", "-c", _UNTIL]}
 
 
 class Processes:
@@ -92,8 +108,7 @@ class Processes:
         # The C tools complain by the megabyte once the server has gone.
         self._errors = open(os.path.join(directory, "stderr"), "w+")
         self._running = []
-        # Our own ones are found without being installed.
-        self._environment = {**os.environ, "PYTHONPATH": ROOT}
+        self._environment = _environment()
 
     def start(self, command):
         process = subprocess.Popen(

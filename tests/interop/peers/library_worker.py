@@ -1,6 +1,8 @@
 """Our own library's worker of the functions that the interoperation tests use: HOST PORT."""
 
+import os
 import sys
+import time
 
 from gearmand import JobFailed, Worker
 
@@ -28,6 +30,13 @@ def talk(job):
     yield b"part of " + job.workload
     job.send_warning(b"careful")
     job.send_status(1, 2)
+    return b"done"
+
+
+@worker.register("until")
+def until(job):
+    while not os.path.exists(job.workload):
+        time.sleep(0.02)
     return b"done"
 
 

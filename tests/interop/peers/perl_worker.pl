@@ -17,4 +17,11 @@ $worker->register_function(
         return "done";
     }
 );
+$worker->register_function(
+    until => sub {
+        my ($job) = @_;
+        select(undef, undef, undef, 0.02) until -e $job->arg;
+        return "done";
+    }
+);
 $worker->work while 1;

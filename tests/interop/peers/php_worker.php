@@ -16,6 +16,12 @@ $worker->addFunction("talk", function ($job) {
     $job->sendStatus(1, 2);
     return "done";
 });
+$worker->addFunction("until", function ($job) {
+    while (!file_exists($job->workload())) {
+        usleep(20000);
+    }
+    return "done";
+});
 // A failed job makes work() false as well; what must end the loop is a lost server.
 while ($worker->work() || $worker->returnCode() === GEARMAN_WORK_FAIL || $worker->returnCode() === GEARMAN_WORK_EXCEPTION) {
 }
