@@ -3,11 +3,12 @@
 import threading
 
 import pytest
-from foreign import FOREIGN, OURS, require
+from foreign import FOREIGN, NODE, OURS, require
 
 from wire import SUBMIT_JOB_BG, WORK_COMPLETE, WORK_EXCEPTION, Wire, status, wait_until
 
 ALL = FOREIGN + OURS
+WORKERS = ALL + tuple(NODE)
 # Those that tell what happens on the way, and can be told to tell it.
 TALKING = ("perl", "php", "gear", "gearman3", "library")
 # These do not fill a pipe with a whole workload before they read what comes back: the
@@ -32,7 +33,7 @@ def crossed(ours=OURS, but=(), **kinds):
     return pytest.mark.parametrize(["server", *names], cases, ids=["-".join(case) for case in cases], indirect=["server"])
 
 
-@crossed(client=ALL, worker=ALL)
+@crossed(client=ALL, worker=WORKERS)
 def test_foreground_job_gets_its_result(processes, client, worker):
     processes.worker(worker, "upper")
     assert processes.client(client, "normal", "upper", TEXT) == [("COMPLETE", TEXT.upper())]
@@ -45,7 +46,7 @@ def test_foreground_job_of_half_a_megabyte_comes_back_whole(processes, client, w
     assert processes.client(client, "normal", "upper", large) == [("COMPLETE", large.upper())]
 
 
-@crossed(ours=("library",), client=ALL, worker=ALL)
+@crossed(ours=("library",), client=ALL, worker=WORKERS)
 def test_failing_job_fails_at_the_client(processes, client, worker):
     processes.worker(worker, "fail")
     assert processes.client(client, "normal", "fail", TEXT) == [("FAIL", "")]
@@ -111,14 +112,14 @@ def test_background_job_is_queued_and_its_status_known(server, processes, client
     assert status(server.address)["upper"] == (1, 0, 0)
 
 
-@crossed(ours=("library",), client=ALL, worker=ALL)
+@crossed(ours=("library",), client=ALL, worker=WORKERS)
 def test_background_job_is_run_by_a_worker_that_comes_later(server, processes, client, worker):
     processes.client(client, "background", "upper", TEXT)
     processes.worker(worker, "upper")
     wait_until(lambda: status(server.address)["upper"][:2] == (0, 0), "the queue is empty")
 
 
-@crossed(worker=ALL)
+@crossed(worker=WORKERS)
 def test_sleeping_worker_wakes_for_a_hundred_jobs(server, processes, worker):
     processes.worker(worker, "upper")
     with Wire(server.address) as wire:
