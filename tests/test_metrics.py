@@ -120,7 +120,7 @@ def test_jobs_of_a_store_are_not_submitted_again_and_their_age_is_their_own(regi
 
     for number in range(3):
         unique = b"u" if number else b""
-        revival.restore(registry, Row(number, b"H:x:%d" % number, b"f", unique, b"w", Priority.NORMAL, None, 1_000_000.0 - 60, 0, None))
+        revival.restore(registry, Row(number, b"H:x:%d" % min(number, 1), b"f", unique, b"w", Priority.NORMAL, None, 1_000_000.0 - 60, 0, None))
     assert counts(registry) == {} and of(registry)["queued"]["normal"] == 2
     assert of(registry)["oldest_s"] == 60.0
 
