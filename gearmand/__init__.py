@@ -68,7 +68,7 @@ The other ends, which know nothing of the server's rooms:
     tables, admin_steering, admin    the administrative commands
     compat, compat_names, compat_client, compat_worker, compat_admin    the names of python-gearman
     screen, console             what the commands below write to a terminal
-    top, gearadmin              the command gearadmin, with what it shows again and again
+    top, gearadmin_commands, gearadmin    the command gearadmin, with what it shows again and again
     gearman, gearman_client, gearman_worker     the command of that name
 """
 

@@ -460,6 +460,15 @@ def run_lines_of_recurring_jobs(stage, text):
                 assert wire.ask(line) == "OK"
 
 
+def run_gearadmin_recurring(stage, text):
+    stage.crew({b"cleanup": reverse})
+    setting, listing, removing = text.splitlines()
+    assert stage.finished(stage.start_shell(setting)) == "OK\n"
+    (row,) = json.loads(stage.finished(stage.start_shell(listing)))["recurring"]
+    assert (row["cron"], row["priority"], row["beginning"]) == ("*/15 * * * *", "low", "all of it")
+    assert stage.finished(stage.start_shell(removing)) == "OK\n"
+
+
 def run_worker_of_a_module(stage, text):
     stage.file("tasks.py", readme_example("Workers in threads and processes 2"))
     process = stage.start_shell("exec " + stage.staged(text))
@@ -594,6 +603,7 @@ SHELL_RUNS = {
     "A first job 3": run_packet_by_hand,
     "Steering": run_gearadmin_steering,
     "Recurring jobs": run_lines_of_recurring_jobs,
+    "Recurring jobs 2": run_gearadmin_recurring,
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,
     "The commands gearman and gearadmin 2": run_gearadmin,
