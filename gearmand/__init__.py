@@ -61,7 +61,7 @@ The other ends, which know nothing of the server's rooms:
     addresses, encoders, tokens    where servers are; objects to workloads; what a server asks for
     connection                  one blocking connection
     submitted, link, later      a client's job, its connection to one server, its second tries
-    client, tasks               the client; tasks and task sets
+    kept, client, tasks         results that a server keeps; the client; tasks and task sets
     assigned                    a worker's job
     waker, station, shift, lane     a worker's threads, each with a connection to every server
     workforce, worker           its processes; the worker
@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         JobLost,
         JobRefused,
         JobTimeout,
+        NoResult,
         ServerLost,
     )
     from gearmand.jobs import Priority
@@ -108,7 +109,7 @@ _ROOMS = {
     "assigned": "AssignedJob",
     "client": "Client HandleStatus",
     "config": "Config",
-    "errors": "AdminRefused ConfigError GearmandError JobError JobException JobFailed JobLost JobRefused JobTimeout ServerLost",
+    "errors": "AdminRefused ConfigError GearmandError JobError JobException JobFailed JobLost JobRefused JobTimeout NoResult ServerLost",
     "jobs": "Priority",
     "server": "Server",
     "submitted": "SubmittedJob",

@@ -329,6 +329,12 @@ def run_background(stage, text):
     assert status(stage.server())["resize"][:2] == (1, 0)
 
 
+def run_kept_result(stage, text):
+    with Wire(stage.server()) as wire:
+        wire.table("policy reverse keep_s=60")
+    client(stage, text, prints=["b'desserts'", "b'desserts'"])
+
+
 def run_admin(stage, text):
     with Wire(stage.server()) as wire:
         wire.submit(b"resize", b"cat.jpg", kind=SUBMIT_JOB_BG)
@@ -388,6 +394,7 @@ RUNS = {
     "Data, warnings and status, as they arrive": run_split,
     "Data, warnings and status, as they arrive 2": run_split_client,
     "Background jobs": run_background,
+    "Background jobs 2": run_kept_result,
     "Task sets": lambda stage, text: client(stage, text, prints=TASK_SET_PRINTS),
     "Objects instead of bytes": run_json_worker,
     "Objects instead of bytes 2": lambda stage, text: client(stage, text, beside="Objects instead of bytes"),
