@@ -13,7 +13,7 @@ const dueNext = (answer) => "It is due in " + duration(Math.max(1, answer.next_s
 
 /* `path`: of the operation; its braces are filled in from the subject, and its fields are those that the API lists, or `only`
    some of them; `adds`: one of the page's own, of which `makes` makes what the API has. `first`: what to ask for about the subject
-   before it begins. `fields`: what the page says of some of them, and of the whole, in the API's place. `title`, `says`, `done`: text about the subject. `check`: why not, where that is known before the server is asked.
+   before it begins. `fields`: what the page says of some of them, in the API's place; of the whole it says all then. `title`, `says`, `done`: text about the subject. `check`: why not, where that is known before the server is asked.
    `shows`: what is to be read in the answer. */
 const ACTIONS = {
   submit: { method: "POST", path: "/jobs", label: "Submit a job", press: "Submit", only: ["function", "workload", "unique", "priority", "background", "timeout_s"],
@@ -46,7 +46,7 @@ const ACTIONS = {
     fields: TIMES, adds: OWN, makes: ofOwn, check: (of, given) => ((data("recurring") || []).some((each) => each.job === given.name) ? "There is a recurring job of that name: change it, or take another name." : null), done: (of, answer) => "Added recurring job " + shown(answer.name) + ". " + dueNext(answer) },
   change: { method: "PUT", path: "/recurring/{name}", label: "Change", press: "Change", first: "/recurring/{name}", title: (of) => "Change recurring job " + shown(of.name), says: () => "From now on it is submitted so. What it has submitted stays as it is.",
     preset: (of) => ({ ...of, unique: of.unique === "" || keyOf(of.unique) === keyOf(of.name) ? null : of.unique, each_alone: of.unique === "" }), fields: TIMES, adds: OWN, makes: ofOwn, done: (of, answer) => "Changed recurring job " + shown(of.name) + ". " + dueNext(answer) },
-  remove: { method: "DELETE", path: "/recurring/{name}", label: "Remove", danger: true, title: (of) => "Remove recurring job " + shown(of.name) + "?", says: (of) => "It is a job of " + shown(of.function) + ", and is not submitted any more. What it has submitted stays.",
+  remove: { method: "DELETE", path: "/recurring/{name}", label: "Remove", danger: true, fields: {}, title: (of) => "Remove recurring job " + shown(of.name) + "?", says: (of) => "It is a job of " + shown(of.function) + ", and is not submitted any more. What it has submitted stays.",
     done: (of) => "Removed recurring job " + shown(of.name) + "." },
   drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() + " It stops when its work is done, and this page ends with it.",
     done: () => "The server takes no new jobs." },

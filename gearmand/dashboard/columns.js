@@ -73,6 +73,13 @@ function moment(cell, epochS, isToCome) {
   cell.classList.toggle("zero", epochS === null);
 }
 
+/* The fields of a crontab, broken between them, unless one is long. */
+function times(cell, row) {
+  if (cell.said === row.cron) return;
+  cell.said = row.cron;
+  cell.replaceChildren(...row.cron.split(" ").flatMap((each) => [h("span", { class: each.length < 25 ? "t" : null }, each), " "]));
+}
+
 function outcome(cell, row) {
   put(cell, row.refused ? lines(row.refused.code) + ": " + lines(row.refused.text) : row.handle !== null ? "job " + lines(row.handle) : "");
   cell.classList.toggle("alarm", row.refused !== null);
@@ -85,12 +92,11 @@ const recurringTable = (label, isOfOne) => table({
   columns: [
     { name: "name", title: "Name", head: true, class: "name", text: (row) => row.job, by: (row) => sortable(row.job).replace(/\d+/g, (each) => each.padStart(12, "0")) },
     ...(isOfOne ? [] : [{ name: "function", title: "Function", class: "name", draw: (cell, row) => linkTo(cell, row.of, percent(row.function)), by: (row) => sortable(row.of) }]),
-    { name: "cron", title: "Times", class: "name mono cron", text: (row) => row.cron, by: (row) => row.cron },
+    { name: "cron", title: "Times", class: "name mono cron", draw: times, by: (row) => row.cron },
     { name: "next", title: "Next", stacked: "Next", class: "t", draw: (cell, row) => moment(cell, row.next_s, true), by: (row) => row.next_s },
     { name: "last", title: "Last", stacked: "Last", class: "t", draw: (cell, row) => moment(cell, row.last_s, false), by: (row) => row.last_s },
     { name: "outcome", title: "What became of it", class: "name grow", draw: outcome, by: (row) => (row.refused ? 0 : row.handle !== null ? 1 : 2) },
     { name: "priority", title: "Priority", class: "t wide", text: (row) => row.priority, by: (row) => ["low", "normal", "high"].indexOf(row.priority) },
-    { name: "bytes", title: "Workload", class: "n wide", text: (row) => size(row.workload_bytes), by: (row) => row.workload_bytes },
     { name: "act", title: "", class: "n", draw: (cell) => {
       if (!cell.firstChild) cell.append(toolbar(["change", "remove"], () => cell.parentNode && cell.parentNode.item));
       for (const each of cell.firstChild.children) each.refresh();
