@@ -62,14 +62,14 @@ The other ends, which know nothing of the server's rooms:
     addresses, encoders, tokens    where servers are; objects to workloads; what a server asks for
     connection                  one blocking connection
     submitted, link, later      a client's job, its connection to one server, its second tries
-    client, tasks               the client; tasks and task sets
+    kept, client, tasks         results that a server keeps; the client; tasks and task sets
     assigned                    a worker's job
     waker, station, shift, lane     a worker's threads, each with a connection to every server
     workforce, worker           its processes; the worker
     tables, admin_steering, admin    the administrative commands
     compat, compat_names, compat_client, compat_worker, compat_admin    the names of python-gearman
     screen, console             what the commands below write to a terminal
-    top, gearadmin              the command gearadmin, with what it shows again and again
+    top, gearadmin_commands, gearadmin    the command gearadmin, with what it shows again and again
     gearman, gearman_client, gearman_worker     the command of that name
 """
 
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         JobLost,
         JobRefused,
         JobTimeout,
+        NoResult,
         ServerLost,
     )
     from gearmand.jobs import Priority
@@ -109,7 +110,7 @@ _ROOMS = {
     "assigned": "AssignedJob",
     "client": "Client HandleStatus",
     "config": "Config",
-    "errors": "AdminRefused ConfigError GearmandError JobError JobException JobFailed JobLost JobRefused JobTimeout ServerLost",
+    "errors": "AdminRefused ConfigError GearmandError JobError JobException JobFailed JobLost JobRefused JobTimeout NoResult ServerLost",
     "jobs": "Priority",
     "server": "Server",
     "submitted": "SubmittedJob",

@@ -8,14 +8,18 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Pattern, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Pattern, Tuple, Union
 
-from gearmand.errors import AdminRefused
+from gearmand.errors import AdminRefused, ConfigError
 
 _CELL, _JSON, _END = rb"([^\t\n]*)\t", rb'("(?:[^"\\\n]|\\.)*")', rb"\n"
 _POLICY_ROW = re.compile(rb"([^\t\n]+)\t([^\t\n]+)" + _END)
 _WAITING_ROW = re.compile(6 * _CELL + _JSON + _END)
 _BURIED_ROW = re.compile(4 * _CELL + _JSON + _END)
+# A function and a unique may have anything in them; what follows has not.
+_RECURRING_ROW = re.compile(
+    rb"(\S+)\t(.+?)\t(\S+(?: \S+){4})\t(high|normal|low)\t(.*?)\t(\d+)\t(-|\d+)\t(\S+)\t([^\t]+)\t(\d+)\t" + _JSON + _END, re.DOTALL
+)
 
 
 class WaitingJob(NamedTuple):
@@ -47,6 +51,28 @@ class KeptResult(NamedTuple):
     how: str
     epoch_s: float
     data: bytes
+
+
+class RecurringJob(NamedTuple):
+    """A row of `recurring`. Seconds since 1970: `next_s`, when it is due, and `last_s`, when it last was since the server started, or `None`."""
+
+    name: str
+    function: str
+    cron: str
+    """Minute, hour, day of the month, month and day of the week, as in a crontab, in the server's local time."""
+    priority: str
+    """high, normal or low."""
+    unique: str
+    """Empty: it does not coalesce with one that is unfinished."""
+    next_s: int
+    last_s: Optional[int]
+    handle: Optional[str]
+    """Of the job that was submitted last; `None`: none was, or it was refused."""
+    refused: Optional[str]
+    """Why it was not submitted when it last was due: a code, a colon and a text."""
+    workload_bytes: int
+    beginning: str
+    """Of the workload."""
 
 
 class Steering:
@@ -109,6 +135,43 @@ class Steering:
         """The same of the latest job of a function and unique that has ended."""
         return self._kept("result unique %s %s" % (function, unique))
 
+    def recurring(self) -> List[RecurringJob]:
+        """The recurring jobs, in the order in which they were set."""
+        return [_recurring(*row) for row in self._rows("recurring", _RECURRING_ROW)]
+
+    def recur(
+        self,
+        name: str,
+        function: str,
+        cron: str,
+        workload: Union[str, bytes] = b"",
+        *,
+        unique: Optional[str] = None,
+        priority: str = "normal",
+    ) -> None:
+        """Have the server submit a background job of a function at the times of `cron`; one of the same name is replaced.
+
+        `cron`: five fields, such as "30 2 * * mon-fri". `unique`: `None` for
+        the name; "": each is a job of its own. ConfigError: `cron` has not five
+        fields, or workload, unique and priority are all given, for which a
+        line of the protocol has no room. The server takes a line of 8 KiB
+        (`--max-line`), which bounds the workload to some 6,000 bytes; by HTTP
+        it takes 64 KiB. The C server closes the connection: ServerLost.
+        """
+        data = workload.encode("utf-8", "surrogateescape") if isinstance(workload, str) else bytes(workload)
+        more = ["base64=" + base64.b64encode(data).decode("ascii")] * bool(data)
+        more += ["unique=" + (unique or "")] * (unique is not None) + ["priority=" + priority] * (priority != "normal")
+        fields = cron.split()
+        if len(fields) != 5:
+            raise ConfigError("cron %r: expected five fields: minute, hour, day, month, weekday" % (cron,))
+        if len(more) > 2:
+            raise ConfigError("recurring job %s: a line has room for two of workload, unique and priority" % name)
+        self._do("recur", name, function, *fields, *more)
+
+    def unrecur(self, name: str) -> None:
+        """Have it submitted no more; what was submitted stays."""
+        self._do("unrecur", name)
+
     def drain(self) -> None:
         """Have the server take no new jobs, finish those that there are, and stop."""
         self._do("drain")
@@ -124,6 +187,15 @@ class Steering:
                 return None
             raise
         return KeptResult(handle, how, float(epoch_s), base64.b64decode(data[0]) if data else b"")
+
+
+def _recurring(*cells: bytes) -> RecurringJob:
+    name, function, cron, priority, unique, next_s, last_s, handle, refused, size, beginning = cells
+    last, job, why = (None if cell == b"-" else _text(cell) for cell in (last_s, handle, refused))
+    return RecurringJob(
+        _text(name), _text(function), _text(cron), _text(priority), _text(unique), int(next_s), None if last is None else int(last),
+        job, why, int(size), json.loads(beginning),
+    )  # fmt: skip
 
 
 def _text(name: bytes) -> str:

@@ -299,7 +299,7 @@ def _no_job(what: str) -> Refused:
 
 
 def _recurring(scene: Scene, asker: Asker, values: Values) -> Answer:
-    return _table("recurring", api_recurring.rows(scene), values, {})
+    return _table("recurring", api_recurring.rows(scene, values["workloads"]), values, {})
 
 
 # -- the server ------------------------------------------------------------------
@@ -470,7 +470,8 @@ OPERATIONS: Tuple[Operation, ...] = (
         _HANDLE, Field("priority", "high|normal|low", "Which one.", True))),
     Operation("GET", "/uniques/{unique}", "", "The status of the unfinished job of a unique, whatever its function.", _unique, (
         Field("unique", "name", "The unique.", True),)),
-    Operation("GET", "/recurring", "recurring", "The recurring jobs: when each is due, when it last was, and the handle that it got then or why it was refused.", _recurring, (_LIMIT,)),
+    Operation("GET", "/recurring", "recurring", "The recurring jobs: when each is due, when it last was, and the handle that it got then or why it was refused.", _recurring, (
+        Field("workloads", "flag", "With their workloads.", default=True), _LIMIT)),
     Operation("GET", "/recurring/{name}", "recurring", "One of them.", api_recurring.show, (_NAME,)),
     Operation("PUT", "/recurring/{name}", "recur", "Have a background job submitted again and again, instead of what was set under that name.", api_recurring.put, (
         _NAME,

@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from gearmand.http_request import Refused
 
+ELSEWHERE = b"-"
+"""What no browser, or no proxy, lets through in a path stands in the query or the body, with this in its place."""
 _DIGITS = 20
 # How many lists, objects and values an object of JSON may have, and strings; that of any operation has a tenth.
 _VALUES = 200
@@ -38,8 +40,10 @@ def values_of(
     """A value for every field, of its kind. Refused: one is missing, unknown or no such value.
 
     `body`: what its JSON says; `None`: there is none, and the fields are in the query.
+    A part of the path that is `ELSEWHERE` leaves its field to them, where it is there.
     """
     given: Dict[str, Any] = {**_of_query(query), **(body or {})}
+    path = {name: value for name, value in path.items() if value != ELSEWHERE or name not in given}
     for name in given:
         if name in path or not any(field.name == name for field in fields):
             known = ", ".join(field.name for field in fields if field.name not in path)

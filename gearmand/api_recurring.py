@@ -14,9 +14,17 @@ from gearmand.recurring import Entry
 Values = Dict[str, Any]
 
 
-def rows(scene: Any) -> Iterable[List[Any]]:
-    """All of them, in pieces."""
-    found: Iterable[List[Any]] = scene.control.broker.rows(lambda registry: registry.recurring.entries.values(), _shown)
+def rows(scene: Any, workloads: bool) -> Iterable[List[Any]]:
+    """All of them, in pieces; with their workloads, or without."""
+    found: Iterable[List[Any]] = scene.control.broker.rows(
+        lambda registry: registry.recurring.entries.values(), _shown if workloads else _shown_shortly
+    )
+    return found
+
+
+def _shown_shortly(entry: Entry) -> Dict[str, Any]:
+    found = _shown(entry)
+    del found["workload"]
     return found
 
 
@@ -24,6 +32,7 @@ def _shown(entry: Entry) -> Dict[str, Any]:
     outcome = entry.outcome
     return {
         **entry.job._asdict(),
+        "workload_bytes": len(entry.job.workload),
         "priority": operations.PRIORITIES[entry.job.priority],
         "next_s": entry.next_s,
         "last_s": entry.last_s,

@@ -31,6 +31,7 @@ from gearmand.connection import Connection, tls_of
 from gearmand.encoders import encoder_of
 from gearmand.errors import ConfigError, JobLost, JobTimeout, ServerLost
 from gearmand.jobs import Priority
+from gearmand.kept import Kept
 from gearmand.later import Later
 from gearmand.link import Link
 from gearmand.protocol import PacketType, pack
@@ -64,7 +65,7 @@ class HandleStatus(NamedTuple):
     """How many clients wait for it; only `status_unique` is told."""
 
 
-class Client:
+class Client(Kept):
     """`servers`: see `addresses.parse_all`; by default those of GEARMAN_SERVERS, else 127.0.0.1:4730.
 
     `encoder`: for workloads and results (see `encoders`); `encoders`: another
@@ -323,7 +324,7 @@ class Client:
         """Wait until the servers no longer know the job, asking every `interval_s`; False: still known after `timeout_s`.
 
         `progress(numerator, denominator)` is called whenever they change. How
-        the job ended nobody knows: a background job tells no one.
+        the job ended it does not say, see `result`.
         """
         deadline = deadline_of(timeout_s)
         seen: Tuple[int, int] = (0, 0)
@@ -364,13 +365,16 @@ class Client:
         return time.monotonic() - began_at
 
     def _ask(self, link: Link, kind: int, answer: int, argument: bytes, timeout_s: Optional[float]) -> bytes:
-        question = Question(answer)
+        return self._answers(link, [answer], pack(kind, argument), timeout_s)[0]
+
+    def _answers(self, link: Link, kinds: Sequence[int], packets: bytes, timeout_s: Optional[float]) -> List[bytes]:
+        """The bodies of the answers to several questions that are sent in one piece; `kinds`: of the answers. ServerLost."""
+        questions = [Question(kind) for kind in kinds]
         deadline = deadline_of(timeout_s)
-        link.ask([question], pack(kind, argument), deadline)
-        link.wait(question, deadline)
+        link.ask(questions, packets, deadline)
+        link.wait(questions[-1], deadline)
         try:
-            body: bytes = question.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            return body
+            return [each.result(None if deadline is None else max(0.0, deadline - time.monotonic())) for each in questions]
         except TIMEOUTS:
             raise ServerLost("%s: no answer within %g s" % (link.address, timeout_s or 0), str(link.address)) from None
 

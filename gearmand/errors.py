@@ -96,6 +96,10 @@ class JobLost(JobError):
     """The server stopped, or the connection to it ended, before the job did; or no server could be reached."""
 
 
+class NoResult(JobError):
+    """No server knows the job, or what it has ended with: results are not kept for its function, or not any more, or it never was."""
+
+
 class ServerLost(GearmandError):
     """A job server cannot be reached, has gone, or does not answer; `server` is its address."""
 

@@ -32,6 +32,12 @@ if issubclass(JobTimeout, concurrent.futures.TimeoutError):
 else:
     _Timeout = type("JobTimeout", (JobTimeout, concurrent.futures.TimeoutError), {})
 
+
+def too_late(text: str, function: str, handle: Optional[str], server: Optional[str]) -> JobTimeout:
+    late: JobTimeout = _Timeout(text, function, handle, server)
+    return late
+
+
 _LONGEST_S = threading.TIMEOUT_MAX / 2
 # For what happens to few jobs.
 _rare = threading.Lock()
@@ -68,7 +74,7 @@ class SubmittedJob(concurrent.futures.Future):
     `handle`: the server's name for it, `None` until it is created. `server`:
     the server's address. `numerator`, `denominator`: the newest WORK_STATUS.
     `data`, `warnings`: all so far, decoded; no data where there is an
-    `on_data`, which has taken it. `retries_done`: how many times it was
+    `on_data`, which has taken it. `encoder`: see `encoders`. `retries_done`: how many times it was
     submitted again.
 
     A background job is done as soon as the server has it; its result is its
@@ -106,7 +112,7 @@ class SubmittedJob(concurrent.futures.Future):
         # takes its notification for the end.)
         self._changed: Optional[threading.Condition] = None
         self._packet = packet
-        self._encoder = encoder
+        self.encoder = encoder
         self._retries = retries
         self._client = client
         self._callbacks = callbacks
@@ -161,8 +167,7 @@ class SubmittedJob(concurrent.futures.Future):
 
     def too_late(self, timeout_s: Optional[float]) -> JobTimeout:
         text = "%s did not end within %g s" % (self._name(), timeout_s or 0)
-        late: JobTimeout = _Timeout(text, self.function, self.handle, self.server)
-        return late
+        return too_late(text, self.function, self.handle, self.server)
 
     def __iter__(self) -> Iterator[Any]:
         """The data, as it arrives, until the job ends. If it does not end well: what `result` raises."""
@@ -240,10 +245,10 @@ class SubmittedJob(concurrent.futures.Future):
         self._retry_or_end(JobLost("%s: %s" % (self._name(), error), self.function, self.handle, getattr(error, "server", None)))
 
     def _data(self, data: bytes) -> None:
-        self._note("data", self._encoder.decode(data))
+        self._note("data", self.encoder.decode(data))
 
     def _warning(self, data: bytes) -> None:
-        self._note("warning", self._encoder.decode(data))
+        self._note("warning", self.encoder.decode(data))
 
     def _status(self, data: bytes) -> None:
         numerator, _, denominator = data.partition(b"\0")
@@ -251,7 +256,7 @@ class SubmittedJob(concurrent.futures.Future):
         self._note("status", (self.numerator, self.denominator))
 
     def _complete(self, data: bytes) -> None:
-        self.end(None, self._encoder.decode(data))
+        self.end(None, self.encoder.decode(data))
 
     def _fail(self, data: bytes) -> None:
         self._retry_or_end(JobFailed("%s failed" % self._name(), self.function, self.handle, self.server))

@@ -22,6 +22,7 @@ from gearmand.admin import (
     ShownJob,
     WorkerStatus,
 )
+from gearmand.admin_steering import RecurringJob
 from gearmand.errors import AdminRefused, ConfigError, ServerLost
 from peers import ScriptedServer, c_server, free_address
 from wire import (
@@ -249,6 +250,56 @@ def test_table_returns_the_servers_bytes(admin, wire):
 def test_answer_is_read(method, answer, expected):
     with scripted(answer) as server, Admin(server.address) as admin:
         assert getattr(admin, method)() == expected
+
+
+# -- recurring jobs ----------------------------------------------------------------
+
+
+NOT_SOON = "30 2 29 feb *"
+
+
+def test_recurring_job_is_set_listed_replaced_and_removed(admin):
+    began_s = time.time()
+    assert admin.recurring() == []
+    admin.recur("night", "report", "30  2 29 feb *", b"all\n\xff", priority="low")
+    admin.recur("sweep", "cleanup", "*/15 * * * mon-fri", unique="")
+    night, sweep = admin.recurring()
+    assert night == ("night", "report", NOT_SOON, "low", "night", night.next_s, None, None, None, 5, "all\n\\xff")
+    assert isinstance(night, RecurringJob) and began_s < night.next_s < began_s + 9 * 366 * 86400
+    assert (sweep.cron, sweep.priority, sweep.unique, sweep.beginning) == ("*/15 * * * mon-fri", "normal", "", "")
+    admin.recur("night", "other", NOT_SOON, "tüpfel", unique="u")
+    night = admin.recurring()[-1]
+    assert (night.function, night.unique, night.workload_bytes, night.beginning) == ("other", "u", 7, "tüpfel")
+    admin.unrecur("night")
+    assert [row.name for row in admin.recurring()] == ["sweep"]
+    with pytest.raises(AdminRefused, match="UNKNOWN_RECURRING"):
+        admin.unrecur("night")
+
+
+def test_what_became_of_a_recurring_job_is_read():
+    answer = b"n\ta\tb\nc\t* * * * *\thigh\tu\tv\t1700000060\t1700000000\tH:x:1\t-\t0\t\"\"\n"
+    refused = b"m\tf\t0 * * * *\tnormal\t\t1700000060\t1700000000\t-\tQUEUE_ERROR: it is full\t3\t\"a\\tb\"\n.\n"
+    with scripted(answer + refused) as server, Admin(server.address) as admin:
+        assert admin.recurring() == [
+            ("n", "a\tb\nc", "* * * * *", "high", "u\tv", 1700000060, 1700000000, "H:x:1", None, 0, ""),
+            ("m", "f", "0 * * * *", "normal", "", 1700000060, 1700000000, None, "QUEUE_ERROR: it is full", 3, "a\tb"),
+        ]
+
+
+@pytest.mark.parametrize("cron, options", [
+    ("* * * *", {}), ("", {}), ("* * * * * *", {}), (NOT_SOON, {"unique": "two words"}),
+    (NOT_SOON, {"workload": b"w", "unique": "u", "priority": "high"}),
+])  # fmt: skip
+def test_recurring_job_that_no_line_can_say_is_refused_unsent(admin, cron, options):
+    with pytest.raises(ConfigError):
+        admin.recur("n", "f", cron, **options)
+    assert admin.recurring() == []
+
+
+def test_recurring_job_that_the_server_refuses_says_why(admin):
+    for cron, options, why in (("60 * * * *", {}, "minute"), ("* * * * *", {"priority": "x"}, "priority"), ("0 0 30 feb *", {}, "INVALID")):
+        with pytest.raises(AdminRefused, match=why):
+            admin.recur("n", "f", cron, **options)
 
 
 # -- values and changes ------------------------------------------------------------

@@ -684,3 +684,25 @@ def test_client_over_tls_that_goes_away_abandons_its_job():
         connection.sock.close()
         connection.close()
         wait_until(lambda: status(server.address).get("f") == (0, 0, 0), "the job is abandoned")
+
+
+# -- a field of the path that no path can have -------------------------------------------------
+
+
+def test_dash_in_the_path_leaves_its_field_to_the_query_or_the_body():
+    fields = (Field("a", "name", "", True), Field("b", "name", ""))
+    assert values_of(fields, {"a": b"-"}, b"", None) == {"a": b"-", "b": None}
+    assert values_of(fields, {"a": b"-"}, b"a=..&b=1", None) == {"a": b"..", "b": b"1"}
+    assert values_of(fields, {"a": b"-"}, b"", {"a": {"base64": "Lg=="}}) == {"a": b".", "b": None}
+    for path, query, body in (({"a": b"x"}, b"a=y", None), ({"a": b"--"}, b"", {"a": "y"}), ({"a": b"-"}, b"a=%00", None), ({"a": b"-"}, b"c=y", None)):
+        with pytest.raises(Refused):
+            values_of(fields, path, query, body)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b"])
+def test_function_that_cannot_stand_in_a_path_is_changed_through_a_dash(asked, name):
+    asked("PUT", "/functions/-", {"function": name})
+    assert asked("POST", "/functions/-/pause?function=" + name)["function"] == name
+    assert asked.get("/functions/-?function=" + name)["paused"] is True
+    assert asked("DELETE", "/functions/-", {"function": name}) == {"dropped": name}
+    assert asked("PUT", "/functions/-")["function"] == "-"

@@ -13,8 +13,8 @@ import pytest
 
 import peers
 import wire
-from gearmand import Client, Priority, Server
-from gearmand.errors import ConfigError, JobException, JobFailed, JobLost, JobRefused, JobTimeout, ServerLost
+from gearmand import Client, Priority, Server, operations
+from gearmand.errors import AdminRefused, ConfigError, JobException, JobFailed, JobLost, JobRefused, JobTimeout, NoResult, ServerLost
 from gearmand.submitted import Update
 from peers import Crew, ScriptedServer, response
 from wire import wait_until
@@ -945,3 +945,158 @@ def test_close_does_not_wait_for_a_server_that_takes_nothing():
         with pytest.raises(JobLost):
             jobs[0].result(20)
         release.set()
+
+
+# -- results that a server keeps ---------------------------------------------------------
+
+
+@pytest.fixture
+def keeping():
+    """This server, which keeps what background jobs end with."""
+    with Server(port=0) as server:
+        for function in FUNCTIONS:
+            operations.change_policy(server.broker, function, {"keep_s": 60})
+        yield server
+
+
+def in_background(client, function, workload=b"", **options):
+    """The handle of a background job that has ended."""
+    handle = client.submit_background(function, workload, **options)
+    assert client.wait_for_background(handle, timeout_s=20)
+    return handle
+
+
+def test_result_is_what_a_background_job_has_completed_with(keeping):
+    with Crew(keeping.address, FUNCTIONS), Client(keeping.address) as client:
+        handle = in_background(client, "reverse", b"stressed", unique="u")
+        assert client.result(handle) == client.result(handle.encode()) == client.result_of_unique("reverse", "u") == b"desserts"
+        assert client.result(in_background(client, "reverse")) == b""
+        job = client.submit("reverse", b"ab", background=True)
+        client.wait_for_background(job, timeout_s=20)
+        assert client.result(job) == b"ba" and client.result(client.submit("reverse", b"cd")) == b"dc"
+        # The connection is as good as before.
+        assert client.run("reverse", b"xy") == b"yx"
+
+
+def test_result_of_a_job_that_did_not_end_well_raises_what_the_foreground_raises(keeping):
+    with Crew(keeping.address, FUNCTIONS), Client(keeping.address) as client:
+        handle = in_background(client, "fail")
+        with pytest.raises(JobFailed) as failed:
+            client.result(handle)
+        assert (failed.value.handle, failed.value.server) == (handle, "%s:%d" % keeping.address)
+        in_background(client, "explode", unique="u")
+        with pytest.raises(JobException, match="it broke") as raised:
+            client.result_of_unique("explode", "u")
+        assert (raised.value.data, raised.value.function) == (b"it broke", "explode")
+
+
+def test_result_of_a_buried_job_is_its_exception(keeping):
+    operations.change_policy(keeping.broker, b"explode", {"keep_s": 60, "attempts": 1})
+    with Crew(keeping.address, FUNCTIONS), Client(keeping.address) as client:
+        handle = client.submit_background("explode")
+        wait_until(lambda: operations.result(keeping.broker, handle.encode()), "it is buried")
+        with pytest.raises(JobException, match="it broke"):
+            client.result(handle)
+
+
+def test_result_of_a_job_that_has_not_ended_is_a_timeout(keeping):
+    with Client(keeping.address) as client:
+        handle = client.submit_background("reverse", b"ab", unique="u")
+        for ask in (lambda: client.result(handle), lambda: client.result_of_unique("reverse", "u")):
+            with pytest.raises(JobTimeout, match="has not ended") as late:
+                ask()
+            assert isinstance(late.value, concurrent.futures.TimeoutError)
+        with Crew(keeping.address, FUNCTIONS):
+            client.wait_for_background(handle, timeout_s=20)
+            assert client.result(handle) == b"ba"
+            # Of the one that has ended, though another is under way.
+        client.submit_background("reverse", b"cd", unique="u")
+        assert client.result_of_unique("reverse", "u") == b"ba"
+
+
+def test_result_that_nobody_keeps_or_knows_is_none(address, crew):
+    with Client(address) as client:
+        handle = in_background(client, "reverse", b"ab", unique="u")
+        for ask in (lambda: client.result(handle), lambda: client.result("H:never:1"), lambda: client.result_of_unique("reverse", "u")):
+            with pytest.raises(NoResult, match="no server knows it"):
+                ask()
+        assert client.run("reverse", b"xy") == b"yx"
+
+
+def test_result_is_decoded_as_the_job_was_encoded(keeping):
+    with Crew(keeping.address, FUNCTIONS), Client(keeping.address, encoder="text", encoders={"reverse": "json"}, prefix="") as client:
+        handle = in_background(client, "reverse", 12, unique="u")
+        assert client.result(handle) == "21" and client.result(handle, encoder="json") == client.result_of_unique("reverse", "u") == 21
+        job = client.submit("reverse", 34, background=True)
+        client.wait_for_background(job, timeout_s=20)
+        assert client.result(job) == 43
+        with pytest.raises(ValueError):
+            client.result(in_background(client, "reverse", b"}", encoder="bytes"), encoder="json")
+        assert client.run("reverse", 12) == 21
+
+
+def test_result_of_a_prefixed_function_is_found_by_its_unique(keeping):
+    with Crew(keeping.address, FUNCTIONS), Client(keeping.address, prefix="rev") as client:
+        in_background(client, "erse", b"ab", unique="u")
+        assert client.result_of_unique("erse", "u") == client.result_of_unique(b"erse", b"u") == b"ba"
+
+
+@pytest.mark.parametrize("ask", [
+    lambda client: client.result("two words"), lambda client: client.result("line\nfeed"), lambda client: client.result(""), lambda client: client.result("nul\0"),
+    lambda client: client.result_of_unique("f", "a b"), lambda client: client.result_of_unique("a b", "u"), lambda client: client.result_of_unique("f", ""),
+])  # fmt: skip
+def test_name_that_no_line_can_say_is_refused_unsent(keeping, ask):
+    with Client(keeping.address) as client:
+        with pytest.raises(ConfigError, match="one word"):
+            ask(client)
+        assert keeping.broker.connections == 0
+
+
+def test_result_is_asked_of_the_server_that_has_the_job(keeping):
+    with Server(port=0) as other, Crew(keeping.address, FUNCTIONS), Client([other.address, keeping.address]) as client:
+        with Client(keeping.address) as one:
+            handle = in_background(one, "reverse", b"ab", unique="u")
+        assert client.result(handle) == client.result_of_unique("reverse", "u") == b"ba"
+        other.stop()
+        assert client.result(handle) == b"ba"
+        with pytest.raises(ServerLost):
+            client.result("H:never:1")
+    with Server(port=0) as one, Server(port=0) as two, Client([one.address, two.address]) as client:
+        for server in (one, two):
+            operations.change_policy(server.broker, b"reverse", {"keep_s": 60})
+        with Crew(one.address, FUNCTIONS), Crew(two.address, FUNCTIONS):
+            jobs = [client.submit("reverse", b"%d" % number, background=True) for number in range(10, 14)]
+            assert len({client.wait_for_background(job, timeout_s=20) and job.server for job in jobs}) == 2
+            assert [client.result(job) for job in jobs] == [b"01", b"11", b"21", b"31"]
+
+
+def test_result_that_the_access_list_refuses_says_so(tmp_path):
+    (tmp_path / "acl").write_text("default deny\ntoken:app submit *\ntoken:app work *\ntoken:reader admin result\n")
+    with Server(port=0, acl=str(tmp_path / "acl")) as server, Client(server.address, token="app") as client:
+        with pytest.raises(AdminRefused, match="PERMISSION_DENIED The access list"):
+            client.result("H:never:1")
+        with Client(server.address, token="reader") as reader, pytest.raises(NoResult):
+            reader.result("H:never:1")
+
+
+def test_large_result_is_whole_and_asked_for_among_other_jobs(keeping):
+    with Crew(keeping.address, FUNCTIONS), Client(keeping.address) as client:
+        handle = in_background(client, "reverse", b"a" * 2_000_000 + b"b")
+        jobs = client.submit_many("reverse", [b"%d" % number for number in range(100, 150)])
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(client.result(handle))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert found == [b"b" + b"a" * 2_000_000] * 3
+        assert all(job.result(20) == str(number)[::-1].encode() for job, number in zip(jobs, range(100, 150)))
+
+
+def test_server_that_does_not_answer_for_a_result_is_lost():
+    def script(connection, number):
+        connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        with pytest.raises(ServerLost, match="0.2 s"):
+            client.result("H:x:1", timeout_s=0.2)

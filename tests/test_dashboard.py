@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import http.client
 import os
 import re
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,6 +18,7 @@ from browser import CHROMEDRIVER, CHROMIUM, ENTER, ESCAPE, LEFT, SPACE, TAB, Bro
 from gearmand import Server, api, dashboard_page
 from gearmand.answers import json_answer
 from gearmand.api_fields import Field
+from gearmand.errors import Refusal
 from web import Api
 from wire import (
     SUBMIT_JOB_BG,
@@ -78,6 +83,12 @@ def test_page_is_whole_and_names_no_other_host():
 def test_script_makes_no_html_of_text():
     html, _ = dashboard_page.page()
     assert not re.search(rb"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc", html)
+
+
+def test_files_of_the_one_script_declare_no_name_twice():
+    html, _ = dashboard_page.page()
+    names = re.findall(rb"(?m)^(?:async )?(?:function\*?|const|let|class) (\w+)", html)
+    assert len(names) > 100 and len(names) == len(set(names))
 
 
 def test_page_takes_only_get_and_head(server):
@@ -448,10 +459,6 @@ def test_hostile_names_are_text_and_nothing_else(server, browser):
         for place in ("jobs", "workers", "clients", "failures", *("function/" + row["id"] for row in Api(server).get("/functions")["functions"])):
             browser.open(url(server, "#/" + place))
             browser.wait_until("return [...view.feeds].every((name) => data(name) || !feeds.get(name).path())")
-        # The one that a path cannot name.
-        browser.open(url(server, "#/function/.."))
-        browser.wait_for("1", "section[aria-label=Jobs]")
-        assert "A browser cannot ask" in browser.run("return document.querySelector('[data-action=drop]').title")
         browser.open(url(server, "#/function/%FF%FE%3Cb%3E"))
         browser.click("[data-action=cancel]")
         browser.click("dialog button", "Cancel the job")
@@ -459,6 +466,268 @@ def test_hostile_names_are_text_and_nothing_else(server, browser):
     assert "owned" not in browser.run("return document.title")
     assert browser.run("return document.querySelectorAll('main img, main script, main b b, main u').length") == 0
     assert [message for message in errors(browser) if "404" not in message] == []
+
+
+@pytest.mark.parametrize("name", [b".", b"..", b"a/../b", b"a\\b", b"-"])
+def test_function_that_no_path_can_name_is_shown_and_changed(server, browser, name):
+    with Wire(server.address) as wire:
+        wire.submit(name, kind=SUBMIT_JOB_BG, workload=b"the work")
+        # That is another one.
+        wire.submit(b"x", kind=SUBMIT_JOB_BG)
+        browser.open(url(server))
+        browser.click("section[aria-label=Functions] tbody a", name.decode())
+        browser.wait_until("return data('function') && data('function').submitted === 1")
+        browser.click("[data-action=peek]")
+        browser.click("dialog button", "Show")
+        browser.wait_for("the work", "dialog")
+        browser.click("dialog button", "Close")
+        browser.click("[data-action=policy]")
+        browser.type("dialog input[name=attempts]", "3")
+        browser.click("dialog button", "Set the policy")
+        browser.wait_for("attempts 3", "#notices")
+        for action, press, said in (("pause", "Pause", "Paused"), ("purge", "Purge", "Purged 1 job of"), ("resume", "Resume", "Resumed"), ("drop", "Drop", "Dropped")):
+            browser.click("[data-action=%s]" % action)
+            browser.click("dialog button", press)
+            browser.wait_for("%s %s." % (said, name.decode()), "#notices")
+        assert status(server.address) == {"x": (1, 0, 0)}
+    assert errors(browser) == []
+
+
+# -- recurring jobs ----------------------------------------------------------------------
+
+
+def recur(server, name, **values):
+    with Api(server) as asked:
+        return asked("PUT", "/recurring/" + name, {"function": "f", "cron": "0 0 1 1 *", **values})
+
+
+def recurring_of(server, name):
+    with Api(server) as asked:
+        return asked.get("/recurring/" + name)
+
+
+def test_recurring_job_is_added_changed_and_removed(server, browser):
+    browser.open(url(server, "#/recurring"))
+    browser.wait_for("There are no recurring jobs")
+    browser.click("[data-action=add]", "Add a recurring job")
+    browser.wait_for("whether a client is there or not", "dialog")
+    for name, text in (("name", "night"), ("function", "re/port"), ("cron", "61 2 * * mon-fri"), ("workload", "all\nof it")):
+        browser.type("dialog [name=%s]" % name, text)
+    browser.click("dialog button", "Add")
+    browser.wait_for("It was not done. Minute: got '61'", "dialog [role=alert]")
+    browser.type("dialog [name=cron]", "30 2 * * mon-fri")
+    browser.click("dialog button", "Add")
+    browser.wait_for("Added recurring job night. It is due in ", "#notices")
+    found = recurring_of(server, "night")
+    assert [found[each] for each in ("function", "cron", "workload", "unique", "priority")] == ["re/port", "30 2 * * mon-fri", "all\nof it", "night", "normal"]
+    rows = "section[aria-label='Recurring jobs'] tbody"
+    browser.wait_for("30 2 * * mon-fri", rows)
+    assert browser.run("return document.querySelector(arguments[0] + ' a').getAttribute('href')", rows) == "#/function/re%2Fport"
+    browser.click("[data-action=change]")
+    browser.wait_for("Change recurring job night", "dialog")
+    assert browser.run("return ['function', 'cron', 'workload', 'unique', 'priority', 'each_alone'].map((name) => { const it = document.querySelector('dialog [name=' + name + ']'); return it.type === 'checkbox' ? it.checked : it.value; })") == [
+        "re/port", "30 2 * * mon-fri", "all\nof it", "", "normal", False,
+    ]  # fmt: skip
+    browser.type("dialog [name=cron]", "*/15 * * * *")
+    browser.run("document.querySelector('dialog select').value = 'low'; document.querySelector('dialog [name=each_alone]').checked = true")
+    browser.click("dialog button", "Change")
+    browser.wait_for("Changed recurring job night. It is due in ", "#notices")
+    browser.wait_for("*/15 * * * *", rows)
+    found = recurring_of(server, "night")
+    assert [found[each] for each in ("cron", "workload", "unique", "priority")] == ["*/15 * * * *", "all\nof it", "", "low"]
+    browser.click("[data-action=remove]")
+    browser.wait_for("Remove recurring job night?", "dialog")
+    browser.click("dialog button", "Back")
+    assert recurring_of(server, "night")
+    browser.click("[data-action=remove]")
+    browser.click("dialog button", "Remove")
+    browser.wait_for("Removed recurring job night.", "#notices")
+    browser.wait_for("There are no recurring jobs")
+    assert [message for message in errors(browser) if "400" not in message] == []
+
+
+def test_what_is_not_touched_of_a_recurring_job_stays_as_it_is(server, browser):
+    workload, name = {"base64": "/wAB"}, {"base64": "/2Y="}
+    before = recur(server, "n%25", function=name, workload=workload, unique="\u202eu")
+    browser.open(url(server, "#/recurring"))
+    browser.click("[data-action=change]")
+    browser.type("dialog [name=cron]", "0 0 2 1 *")
+    browser.click("dialog button", "Change")
+    browser.wait_for("Changed recurring job n%.", "#notices")
+    after = recurring_of(server, "n%25")
+    assert after == {**before, "cron": "0 0 2 1 *", "next_s": after["next_s"]} and after["next_s"] > before["next_s"]
+    browser.click("[data-action=change]")
+    browser.type("dialog [name=workload]", "text now")
+    browser.click("dialog button", "Change")
+    browser.wait_until("return data('recurring')[0].workload_bytes === 8")
+    assert recurring_of(server, "n%25")["workload"] == "text now"
+
+
+def test_recurring_job_of_a_name_that_there_is_replaces_nothing(server, browser):
+    recur(server, "..%2F", workload="kept")
+    browser.open(url(server, "#/recurring"))
+    browser.wait_for("../", "section[aria-label='Recurring jobs'] tbody")
+    browser.click("[data-action=add]")
+    for name, text in (("name", "../"), ("function", "g"), ("cron", "0 0 1 1 *")):
+        browser.type("dialog [name=%s]" % name, text)
+    browser.click("dialog button", "Add")
+    browser.wait_for("There is a recurring job of that name", "dialog [role=alert]")
+    assert recurring_of(server, "..%2F")["function"] == "f"
+    browser.click("dialog button", "Back")
+    browser.click("[data-action=remove]")
+    browser.click("dialog button", "Remove")
+    browser.wait_for("Removed recurring job ../.", "#notices")
+
+
+def test_what_became_of_recurring_jobs_is_seen_and_searched(server, browser):
+    for number in range(60):
+        recur(server, "job-%d" % number, cron="0 %d 1 1 *" % (number % 24))
+
+    def note(registry):
+        entries = registry.recurring.entries
+        for name, outcome in ((b"job-7", Refusal(b"QUEUE_ERROR", b"it is full")), (b"job-9", b"H:x:1")):
+            entries[name].last_s, entries[name].outcome = int(time.time()) - 3700, outcome
+
+    server.broker.turn(note)
+    with Wire(server.address) as wire:
+        wire.ask("create function f")
+    browser.open(url(server, "#/recurring"))
+    browser.wait_for("1–50 of 60")
+    names = "return [...document.querySelectorAll(arguments[0] + ' tr')].map((each) => each.firstChild.innerText)"
+    rows = "section[aria-label='Recurring jobs'] tbody"
+    assert browser.run(names, rows)[:3] == ["job-0", "job-24", "job-48"]
+    browser.run("const it = document.querySelector('main select'); it.selectedIndex = 1; it.dispatchEvent(new Event('change'))")
+    browser.wait_for("QUEUE_ERROR: it is full", rows)
+    assert browser.run(names, rows) == ["job-7"] and "1 h 1 m ago" in browser.text(rows)
+    browser.run("const it = document.querySelector('main select'); it.selectedIndex = 0; it.dispatchEvent(new Event('change'))")
+    browser.type("main input[type=search]", "h:x:1")
+    browser.wait_for("job H:x:1", rows)
+    browser.open(url(server, "#/function/f"))
+    browser.wait_for("1–50 of 60", "section[aria-label='Its recurring jobs']")
+
+
+def test_recurring_jobs_are_shown_and_changed_as_far_as_the_access_list_allows(guarded, browser, tmp_path):
+    with Api(guarded, {"Authorization": "Bearer boss"}) as boss:
+        boss("PUT", "/recurring/night", {"function": "f", "cron": "0 0 1 1 *"})
+    browser.open(url(guarded, "#/recurring"))
+    browser.wait_for("The access list does not allow you this command. A token may: press Token.", "main")
+    (tmp_path / "acl").write_text("default deny\ntoken:reader admin status,jobs,version,recurring\ntoken:boss admin *\n")
+    guarded.reload()
+    use_token(browser, "reader")
+    browser.wait_for("night", "section[aria-label='Recurring jobs'] tbody")
+    for action in ("add", "change", "remove"):
+        browser.wait_until("return document.querySelector('main [data-action=%s]').getAttribute('aria-disabled') === 'true'" % action)
+        browser.click("main [data-action=%s]" % action)
+        assert not browser.run("return document.getElementById('dialog').open")
+    use_token(browser, "boss")
+    browser.wait_until("const it = document.querySelector('[data-action=remove]'); return it && !it.hasAttribute('aria-disabled')")
+
+
+# -- below a path, and on a phone -----------------------------------------------------------
+
+
+class _Proxying(BaseHTTPRequestHandler):
+    """Passes on what is below a prefix, without it, as reverse proxies do; the Host header stays. One request a connection."""
+
+    def _pass_on(self):
+        prefix, upstream = self.server.prefix, http.client.HTTPConnection(*self.server.upstream, timeout=10)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+        if not self.path.startswith(prefix + "/"):
+            return self._answer(404, [], b"not here")
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "content-length")}
+        upstream.request(self.command, self.path[len(prefix) :], body, headers)
+        answer = upstream.getresponse()
+        dropped = ("connection", "content-length", "transfer-encoding", "date", "server")
+        self._answer(answer.status, [each for each in answer.getheaders() if each[0].lower() not in dropped], answer.read())
+        upstream.close()
+
+    def _answer(self, status, headers, body):
+        self.send_response(status)
+        for name, value in [*headers, ("Content-Length", str(len(body)))]:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _pass_on
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextlib.contextmanager
+def below(server, prefix):
+    """A reverse proxy that has the server below a path; its address."""
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Proxying)
+    proxy.daemon_threads = True
+    proxy.prefix, proxy.upstream = prefix, server.http_addresses[0]
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    try:
+        yield "http://%s:%d%s/" % (*proxy.server_address, prefix)
+    finally:
+        proxy.shutdown()
+        thread.join(10)
+        proxy.server_close()
+
+
+def test_page_works_below_a_path_of_a_reverse_proxy(server, browser):
+    with Wire(server.address) as wire, below(server, "/some/gearman") as place:
+        handle = wire.submit(b"mail", kind=SUBMIT_JOB_BG).decode()
+        browser.open(place)
+        browser.wait_for("Ready", "#state")
+        browser.click("section[aria-label=Functions] tbody a", "mail")
+        browser.wait_until("return data('function') && data('function.history') && data('function.failures') && data('recurring') !== null")
+        browser.click("section[aria-label=Jobs] [data-action=cancel]")
+        browser.click("dialog button", "Cancel the job")
+        browser.wait_for("Cancelled job %s of mail." % handle, "#notices")
+        browser.click("nav a", "Recurring")
+        browser.click("[data-action=add]")
+        for name, text in (("name", "night"), ("function", "f"), ("cron", "0 0 1 1 *")):
+            browser.type("dialog [name=%s]" % name, text)
+        browser.click("dialog button", "Add")
+        browser.wait_for("Added recurring job night.", "#notices")
+        use_token(browser, "this-servers")
+        assert browser.run("return Object.keys(sessionStorage)") == ["gearmand.token/some/gearman"]
+        asked = [each for each in browser.requests() if not each.startswith(("data:", "about:", "chrome:"))]
+        assert len(asked) > 5 and [each for each in asked if not each.startswith(place)] == []
+        assert errors(browser) == []
+        browser.open("about:blank")
+
+
+def test_tables_fit_a_phone_without_scrolling_sideways(server, browser):
+    long = b"a-name-that-is-long-and-has-no-blank-" * 3
+    with Wire(server.address) as wire, Wire(server.address) as waiting, Wire(server.address) as worker:
+        worker.can_do(b"resize", long)
+        for name in (b"resize", long):
+            wire.submit(name, kind=SUBMIT_JOB_BG)
+            worker.send(WORK_EXCEPTION, worker.grab()[0], TRACEBACK + b"x" * 300)
+            with_unique = waiting.submit(name, name[:60]) if name == long else wire.submit(name, name[:60], kind=SUBMIT_JOB_BG)
+            worker.grab()
+            worker.send(WORK_STATUS, with_unique, b"123456", b"9876543")
+        worker.echo()
+        for name in (b"resize", long) * 3:
+            wire.submit(name, kind=SUBMIT_JOB_HIGH_BG)
+        recur(server, "n" * 64, function=long.decode(), cron="%s 2 * jan,feb,mar,apr,may,jun,jul *" % ",".join(map(str, range(60))))
+        recur(server, "night")
+        look(server)
+        browser.resize(390, 844)
+        too_wide = (
+            "return [...document.querySelectorAll('.scroll')].filter((each) => each.checkVisibility() && each.scrollWidth > each.clientWidth)"
+            ".map((each) => each.getAttribute('aria-label') + ' ' + each.scrollWidth)"
+        )
+        places = {"": "resize", "jobs": "queued", "workers": "Cancel", "clients": "running", "failures": "exception", "recurring": "night", "function/" + long.decode(): "Cancel"}
+        for place, said in places.items():
+            browser.open("about:blank")
+            browser.open(url(server, "#/" + place))
+            browser.wait_for(said, "table.stack tbody, table.numbered tbody")
+            assert browser.run(too_wide) == [], place
+            assert browser.run("return document.documentElement.scrollWidth") <= 390, place
+        # It is a table for those who do not see it, and can be sorted.
+        browser.open(url(server, "#/recurring"))
+        browser.wait_for("night", "main tbody")
+        assert browser.run("return [...document.querySelector('main tbody tr').children].map((each) => each.getAttribute('role'))")[:2] == ["rowheader", "cell"]
+        browser.click("main thead button", "Name")
+        browser.wait_until("return document.querySelector('main tbody th').innerText === 'night'")
 
 
 def test_page_asks_no_other_host(server, browser):

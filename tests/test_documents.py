@@ -185,7 +185,7 @@ def test_gearadmin_man_page_has_every_member_of_json():
     section = gearadmin_man_page().split(".SH JSON\n")[1].split("\n.SH ")[0]
     rows = [tables.FunctionStatus, tables.PriorityStatus, tables.WorkerStatus, tables.ClientStatus, tables.ClientJob]
     rows += [tables.JobStatus, tables.ShownJob, tables.AclEntry, top.FunctionRow]
-    rows += [admin_steering.WaitingJob, admin_steering.BuriedJob, admin_steering.KeptResult, Policy]
+    rows += [admin_steering.WaitingJob, admin_steering.BuriedJob, admin_steering.KeptResult, admin_steering.RecurringJob, Policy]
     members = {field for row in rows for field in row._fields} | {"server", "time", "functions", "error", "queued"}
     assert members <= set(re.findall(r"\w+", section))
 

@@ -329,6 +329,12 @@ def run_background(stage, text):
     assert status(stage.server())["resize"][:2] == (1, 0)
 
 
+def run_kept_result(stage, text):
+    with Wire(stage.server()) as wire:
+        wire.table("policy reverse keep_s=60")
+    client(stage, text, prints=["b'desserts'", "b'desserts'"])
+
+
 def run_admin(stage, text):
     with Wire(stage.server()) as wire:
         wire.submit(b"resize", b"cat.jpg", kind=SUBMIT_JOB_BG)
@@ -388,6 +394,7 @@ RUNS = {
     "Data, warnings and status, as they arrive": run_split,
     "Data, warnings and status, as they arrive 2": run_split_client,
     "Background jobs": run_background,
+    "Background jobs 2": run_kept_result,
     "Task sets": lambda stage, text: client(stage, text, prints=TASK_SET_PRINTS),
     "Objects instead of bytes": run_json_worker,
     "Objects instead of bytes 2": lambda stage, text: client(stage, text, beside="Objects instead of bytes"),
@@ -458,6 +465,15 @@ def run_lines_of_recurring_jobs(stage, text):
                 assert [row.split("\t")[0] for row in wire.table(line)] == ["nightly-report", "sweep"]
             else:
                 assert wire.ask(line) == "OK"
+
+
+def run_gearadmin_recurring(stage, text):
+    stage.crew({b"cleanup": reverse})
+    setting, listing, removing = text.splitlines()
+    assert stage.finished(stage.start_shell(setting)) == "OK\n"
+    (row,) = json.loads(stage.finished(stage.start_shell(listing)))["recurring"]
+    assert (row["cron"], row["priority"], row["beginning"]) == ("*/15 * * * *", "low", "all of it")
+    assert stage.finished(stage.start_shell(removing)) == "OK\n"
 
 
 def run_worker_of_a_module(stage, text):
@@ -594,6 +610,7 @@ SHELL_RUNS = {
     "A first job 3": run_packet_by_hand,
     "Steering": run_gearadmin_steering,
     "Recurring jobs": run_lines_of_recurring_jobs,
+    "Recurring jobs 2": run_gearadmin_recurring,
     "Workers in threads and processes 3": run_worker_of_a_module,
     "The commands gearman and gearadmin": run_gearman,
     "The commands gearman and gearadmin 2": run_gearadmin,

@@ -432,9 +432,11 @@ def test_server_goes_on_when_nobody_takes_over(zone):  # noqa: F811
 def test_one_of_them_can_be_asked_for_by_name(zone):  # noqa: F811
     with serving(Calendar()) as server, Api(server) as asked:
         body = {"function": "f", "cron": "0 4 * * *", "workload": {"base64": "/w=="}, "priority": "low"}
-        row = {"name": "n", "unique": "n", "next_s": NOON + 16 * 3600, "last_s": None, "handle": None, "refused": None, **body}
+        row = {"name": "n", "unique": "n", "workload_bytes": 1, "next_s": NOON + 16 * 3600, "last_s": None, "handle": None, "refused": None, **body}
         assert asked("PUT", "/recurring/n", body) == asked.get("/recurring/n") == row
         assert asked.get("/recurring") == {"recurring": [row], "truncated": False}
+        del row["workload"]
+        assert asked.get("/recurring?workloads=false") == {"recurring": [row], "truncated": False}
 
 
 def test_server_submits_by_the_clock_of_the_machine():

@@ -1,7 +1,20 @@
 // -- actions --------------------------------------------------------------------------
 
+/* Whether a recurring job coalesces: the API has an empty unique for that, which a form cannot tell from none. */
+const OWN = { name: "each_alone", title: "Each is a job of its own", kind: "flag", help: "Submitted even while the one before has not ended. Without it, that one takes the new one in." };
+const ofOwn = ({ each_alone, ...given }) => ({ ...given, unique: each_alone ? "" : given.unique });
+const TIMES = {
+  name: { help: "By which it is known here: 64 bytes at most, without blanks." },
+  cron: { title: "Times", help: "Minute, hour, day of the month, month and day of the week, as in a crontab: 30 2 * * mon-fri is half past two in the morning, from Monday to Friday." },
+  workload: { help: "What each job is given." },
+  unique: { help: "By what it coalesces with one that has not ended. Default: the name." },
+};
+const dueNext = (answer) => "It is due in " + duration(Math.max(1, answer.next_s - nowS())) + ", " + when(answer.next_s) + ".";
+
 /* `path`: of the operation; its braces are filled in from the subject, and its fields are those that the API lists, or `only`
-   some of them. `title`, `says`, `done`: text about the subject. `shows`: what is to be read in the answer. */
+   some of them; `adds`: one of the page's own, of which `makes` makes what the API has. `first`: what to ask for about the subject
+   before it begins. `fields`: what the page says of some of them, in the API's place; of the whole it says all then. `title`, `says`, `done`: text about the subject. `check`: why not, where that is known before the server is asked.
+   `shows`: what is to be read in the answer. */
 const ACTIONS = {
   submit: { method: "POST", path: "/jobs", label: "Submit a job", press: "Submit", only: ["function", "workload", "unique", "priority", "background", "timeout_s"],
     title: (of) => (of.function ? "Submit a job of " + shown(of.function) : "Submit a job"), says: () => "It is a real job: a worker does it. Its result is shown here, unless it runs in the background.",
@@ -29,6 +42,12 @@ const ACTIONS = {
     says: (of) => "It is a job of " + shown(of.function) + (of.state === "running" ? ", and it runs: its worker is not told, but its result will be dropped." : ", and it is " + of.state + ": it is taken off the books.") + " Whoever waits for it hears that it failed.", done: (of) => "Cancelled job " + lines(of.handle) + " of " + shown(of.function) + "." },
   priority: { method: "POST", path: "/jobs/{handle}/priority", label: "Priority", press: "Change the priority", title: (of) => "Priority of job " + lines(of.handle), says: (of) => "It is " + of.priority + " now.", hide: (of) => of.state !== "queued",
     preset: (of) => ({ priority: of.priority }), done: (of, answer, given) => "Job " + lines(of.handle) + " has " + given.priority + " priority." },
+  add: { method: "PUT", path: "/recurring/{name}", label: "Add a recurring job", press: "Add", title: () => "Add a recurring job", says: () => "The server submits a background job of the function at these times, whether a client is there or not. The times are those of the server's clock.",
+    fields: TIMES, adds: OWN, makes: ofOwn, check: (of, given) => ((data("recurring") || []).some((each) => each.job === given.name) ? "There is a recurring job of that name: change it, or take another name." : null), done: (of, answer) => "Added recurring job " + shown(answer.name) + ". " + dueNext(answer) },
+  change: { method: "PUT", path: "/recurring/{name}", label: "Change", press: "Change", first: "/recurring/{name}", title: (of) => "Change recurring job " + shown(of.name), says: () => "From now on it is submitted so. What it has submitted stays as it is.",
+    preset: (of) => ({ ...of, unique: of.unique === "" || keyOf(of.unique) === keyOf(of.name) ? null : of.unique, each_alone: of.unique === "" }), fields: TIMES, adds: OWN, makes: ofOwn, done: (of, answer) => "Changed recurring job " + shown(of.name) + ". " + dueNext(answer) },
+  remove: { method: "DELETE", path: "/recurring/{name}", label: "Remove", danger: true, fields: {}, title: (of) => "Remove recurring job " + shown(of.name) + "?", says: (of) => "It is a job of " + shown(of.function) + ", and is not submitted any more. What it has submitted stays.",
+    done: (of) => "Removed recurring job " + shown(of.name) + "." },
   drain: { method: "POST", path: "/drain", label: "Drain", danger: true, title: () => "Drain the server?", says: () => "It takes no new jobs from now on: clients are refused. " + load() + " It stops when its work is done, and this page ends with it.",
     done: () => "The server takes no new jobs." },
 };
@@ -45,7 +64,6 @@ function refusal(action, subject) {
   const operation = operationOf(action.method, action.path);
   if (server.lostAt !== null) return "The server does not answer.";
   if (!operation) return "This server cannot do that.";
-  if (action.path.includes("{function}") && isDots(subject.function)) return "A browser cannot ask for a function of that name.";
   return operation.refused || null;
 }
 
@@ -62,7 +80,7 @@ function button(name, subjectOf) {
     const why = subject && refusal(action, subject);
     set(node, "aria-disabled", why ? "true" : null);
     set(node, "title", why);
-    set(node, "aria-label", subject && subject.handle ? action.label + " job " + lines(subject.handle) : null);
+    set(node, "aria-label", subject && (subject.job || subject.handle) ? action.label + (subject.job ? " recurring job " + subject.job : " job " + lines(subject.handle)) : null);
   };
   node.refresh();
   return node;
@@ -72,7 +90,8 @@ const toolbar = (names, subjectOf) => h("div", { class: "toolbar" }, ...names.ma
 
 /* The form field of a field of the API, and `read` for its value. */
 function fieldOf(field, given) {
-  const title = field.name.replace(/_s$/, "").replace(/_/g, " ").replace(/^./, (each) => each.toUpperCase()) + (field.kind === "seconds" ? " (seconds)" : "");
+  const title = field.title || field.name.replace(/_s$/, "").replace(/_/g, " ").replace(/^./, (each) => each.toUpperCase()) + (field.kind === "seconds" ? " (seconds)" : "");
+  const isText = typeof given === "string", isBytes = Boolean(given) && typeof given === "object";
   const words = field.kind.includes("|") ? field.kind.split("|") : null;
   const isNumber = ["number", "seconds", "amount"].includes(field.kind);
   const usual = given === undefined || given === null ? field.default : given;
@@ -80,31 +99,50 @@ function fieldOf(field, given) {
   const start = isNumber && usual >= 1e9 ? null : usual;
   const input = words ? h("select", {}, ...(field.required || field.default ? words : ["", ...words]).map((each) => h("option", { value: each, selected: each === start }, each || "all")))
     : field.kind === "flag" ? h("input", { type: "checkbox", checked: start === true })
-    : field.kind === "bytes" && field.name === "workload" ? h("textarea", { class: "field mono", rows: 3 })
+    : field.kind === "bytes" && field.name === "workload" ? h("textarea", { class: "field mono", rows: 3, placeholder: isBytes ? "It is no text. It stays as it is, unless something is written here." : null }, isBytes ? null : given)
     : h("input", { class: "field", type: isNumber ? "number" : "text", step: field.kind === "number" ? null : "any", min: 0, value: start === null || start === undefined ? null : lines(start), autocomplete: "off" });
   input.name = field.name;
   input.required = field.required && field.kind !== "flag";
-  const read = () => (field.kind === "flag" ? input.checked : input.value === "" ? null : isNumber ? Number(input.value) : input.value);
+  // A field shows some bytes in a form of its own, so what nobody has touched stays what it was.
+  const untouched = input.value;
+  const read = () => (field.kind === "flag" ? input.checked : (isText || isBytes) && input.value === untouched ? given : input.value === "" ? null : isNumber ? Number(input.value) : input.value);
   const label = h("label", { class: field.kind === "flag" ? "flag" : null });
   label.append(...(field.kind === "flag" ? [input, h("span", {}, title)] : [h("span", {}, title), input]), h("small", {}, field.help));
   return { label, input, read, name: field.name };
 }
 
 /* Say in a dialog what an action will do, do it when that is confirmed, and say what came of it. */
-function act(action, subject) {
+async function act(action, of) {
+  let subject = of;
+  try {
+    if (action.first) subject = { ...of, ...await call("GET", pathTo(action.first, encodedOf(action.first, of))) };
+  } catch (error) {
+    return notice(action.label + ": " + sentence(error.message));
+  }
+  if (!byId("dialog").open) ask(action, subject);
+}
+
+/* The fields of a path, as they stand in it. */
+const encodedOf = (path, from) => Object.fromEntries([...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => [name, percent(from[name])]));
+
+function ask(action, subject) {
   const operation = operationOf(action.method, action.path);
-  const inPath = [...action.path.matchAll(/\{(\w+)\}/g)].map((each) => each[1]);
+  const inPath = [...action.path.matchAll(/\{(\w+)\}/g)].map((each) => each[1]).filter((name) => name in subject);
   const preset = action.preset ? action.preset(subject) : {};
   const fixed = action.only && subject.function ? { function: subject.function } : {};
-  const fields = operation.fields
+  const fields = [...operation.fields, ...(action.adds ? [action.adds] : [])]
     .filter((each) => !inPath.includes(each.name) && !(each.name in fixed) && (!action.only || action.only.includes(each.name)))
-    .map((each) => fieldOf(each, preset[each.name]));
-  dialog(action.title(subject), [action.says(subject), operation.help], fields, { press: action.press || action.label, danger: action.danger }, async () => {
+    .map((each) => fieldOf({ ...each, ...(action.fields || {})[each.name] }, preset[each.name]));
+  dialog(action.title(subject), [action.says(subject), ...(action.fields ? [] : [operation.help])], fields, { press: action.press || action.label, danger: action.danger }, async () => {
     const given = Object.fromEntries([...fields.map((each) => [each.name, each.read()]), ...Object.entries(fixed)].filter(([, value]) => value !== null || action.method === "PUT"));
-    let path = API + action.path.replace(/\{(\w+)\}/g, (_, name) => percent(subject[name]));
-    if (action.method === "GET") path += "?" + Object.entries(given).map(([name, value]) => name + "=" + encodeURIComponent(value)).join("&");
+    const why = action.check && action.check(subject, given);
+    if (why) throw new Trouble(1, why);
+    const encoded = encodedOf(action.path, { ...given, ...subject });
+    const parts = Object.entries(action.makes ? action.makes(given) : given).filter(([name]) => !(name in encoded));
+    const isQuery = action.method === "GET";
+    const path = withQuery(pathTo(action.path, encoded), isQuery ? parts.map(([name, value]) => name + "=" + encodeURIComponent(value)).join("&") : "");
     try {
-      const answer = await call(action.method, path, action.method === "GET" || !Object.keys(given).length ? undefined : given, 15 + (given.timeout_s || 0));
+      const answer = await call(action.method, path, isQuery || !parts.length ? undefined : Object.fromEntries(parts), 15 + (given.timeout_s || 0));
       const shows = action.shows && action.shows(subject, answer);
       const says = action.done ? action.done(subject, answer, given) : action.label + ": " + (summary(answer) || "done") + ".";
       if (!shows) notice(says);

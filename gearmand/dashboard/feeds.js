@@ -15,7 +15,9 @@ const storage = {
   get: (store, name) => { try { return window[store].getItem(name) || ""; } catch (_) { return ""; } },
   set: (store, name, value) => { try { value ? window[store].setItem(name, value) : window[store].removeItem(name); } catch (_) { /* It is for this page only, then. */ } },
 };
-let token = storage.get("sessionStorage", "gearmand.token");
+// Of this server alone: others may be below other paths of the same host.
+const TOKEN = "gearmand.token" + ROOT;
+let token = storage.get("sessionStorage", TOKEN);
 
 const nowS = () => Date.now() / 1000 + server.skewS;
 
@@ -27,7 +29,7 @@ async function call(method, path, fields, timeoutS = 15) {
   const timer = setTimeout(() => stop.abort(), timeoutS * 1000);
   let answer, text;
   try {
-    answer = await fetch(path, { method, headers, body: fields ? JSON.stringify(fields) : undefined, signal: stop.signal, cache: "no-store", redirect: "error" });
+    answer = await fetch(ROOT + path, { method, headers, body: fields ? JSON.stringify(fields) : undefined, signal: stop.signal, cache: "no-store", redirect: "error" });
     text = await answer.text();
   } catch (_) {
     if (server.lostAt === null && (!stop.signal.aborted || method === "GET")) server.lostAt = Date.now();
@@ -54,7 +56,7 @@ async function call(method, path, fields, timeoutS = 15) {
 function useToken(value, says) {
   if (value === token) return;
   token = value;
-  storage.set("sessionStorage", "gearmand.token", value);
+  storage.set("sessionStorage", TOKEN, value);
   for (const each of feeds.values()) restart(each);
   notice(says);
 }
@@ -124,19 +126,17 @@ feed("failures", 5, () => API + "/failures", (answer) => named(answer.failures))
 feed("workers", 3, () => API + "/workers?limit=5000", (answer) => rowsOf(answer.workers, answer.truncated));
 feed("clients", 3, () => API + "/clients?limit=5000", (answer) => rowsOf(answer.clients, answer.truncated));
 feed("jobs", 4, () => API + "/jobs?limit=1000", takeJobs);
+feed("recurring", 4, () => API + "/recurring?limit=10000&workloads=false", takeRecurring);
 feed("history", 15, () => API + "/history" + since(data("history"), "?"), (answer, before) => longer(before, answer, answer));
 feed("histories", 15, () => API + "/histories?" + (data("histories") ? "limit=2000" + since(data("histories"), "&") : "limit=100"), takeHistories);
 
 // Of the function that is open.
 const ofOpen = (path) => () => (view.id ? path(view.id) : null);
-feed("function", 2, ofOpen((id) => isDots(id) ? null : API + "/functions/" + id));
+feed("function", 2, ofOpen((id) => pathTo("/functions/{function}", { function: id })));
 feed("function.history", 15, ofOpen((id) => API + "/history?function=" + id + since(data("function.history"), "&")), (answer, before) => longer(before, answer, answer));
 feed("function.jobs", 3, ofOpen((id) => API + "/jobs?limit=1000&function=" + id), takeJobs);
 feed("function.failures", 5, ofOpen((id) => API + "/failures?function=" + id), (answer) => named(answer.failures));
-feed("function.buried", 5, ofOpen((id) => has("GET", "/functions/{function}/buried") && !isDots(id) ? API + "/functions/" + id + "/buried?count=1000" : null), (answer) => rowsOf(answer.jobs, answer.jobs.length === 1000));
-
-// A browser takes these for steps in the path.
-const isDots = (id) => id === "." || id === "..";
+feed("function.buried", 5, ofOpen((id) => (has("GET", "/functions/{function}/buried") ? withQuery(pathTo("/functions/{function}/buried", { function: id }), "count=1000") : null)), (answer) => rowsOf(answer.jobs, answer.jobs.length === 1000));
 
 function takeServer(answer) {
   const mark = answer.pid + " " + answer.started_s;
@@ -157,6 +157,12 @@ function rowsOf(rows, truncated) {
 function named(rows) {
   for (const each of rows) each.name = shown(each.function);
   return rows;
+}
+
+/* `job`: its name as text, by which actions tell it from a job. */
+function takeRecurring(answer) {
+  for (const each of answer.recurring) each.job = shown(each.name), each.of = shown(each.function);
+  return rowsOf(answer.recurring, answer.truncated);
 }
 
 function takeJobs(answer) {

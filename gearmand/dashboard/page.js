@@ -35,7 +35,7 @@ function paintHead() {
   byId("facts").hidden = !now;
   for (const press of byId("tools").querySelectorAll("[data-action]")) press.refresh();
   const bad = troubles().list.length;
-  document.title = (server.lostAt !== null ? "✖ " : bad ? "(" + bad + ") " : "") + "gearmand " + location.host;
+  document.title = (server.lostAt !== null ? "✖ " : bad ? "(" + bad + ") " : "") + "gearmand " + location.host + ROOT;
   keyed(byId("nav"), Object.keys(VIEWS).filter((name) => VIEWS[name].title), (name) => name, (name) => h("a", { href: "#/" + name }, VIEWS[name].title), (node, name) => set(node, "aria-current", view.name === name ? "page" : null));
 }
 

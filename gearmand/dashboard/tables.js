@@ -5,8 +5,10 @@ const memory = new Map();
 
 /* A table that can be searched and sorted, a page at a time.
    `columns`: {name, title, text(row) or draw(cell, row), by(row), class, head}; `by` is what it is sorted by.
+   `narrow`: how a row is laid out on a narrow screen: stack, as a card, where `stacked` of a column stands before its value; or
+   numbered, its head in a line of its own above its numbers.
    Returns its node and `show(rows, feed)`. */
-function table({ label, columns, key, empty, sort = null, down = true, find = null, filters = null, tools = [] }) {
+function table({ label, columns, key, empty, sort = null, down = true, find = null, filters = null, tools = [], narrow = "stack" }) {
   const now = memory.get(label) || { search: "", sort, down, page: 0, filter: 0 };
   memory.set(label, now);
   let rows = [], held = [], touchedAt = 0, source = null;
@@ -17,14 +19,15 @@ function table({ label, columns, key, empty, sort = null, down = true, find = nu
   if (choice) choice.selectedIndex = now.filter;
   const heads = columns.map((column) => {
     const press = column.by && h("button", { type: "button", on: { click: () => {
-      now.down = now.sort === column.name ? !now.down : column.class !== "name" && column.class !== "t";
+      now.down = now.sort === column.name ? !now.down : !/\b(name|t)\b/.test(column.class);
       now.sort = column.name;
       again();
     } } }, column.title);
-    return h("th", { scope: "col", class: column.class }, press || (column.title || h("span", { class: "unseen" }, column.hidden || "Actions")));
+    return h("th", { scope: "col", role: "columnheader", class: column.class }, press || (column.title || h("span", { class: "unseen" }, column.hidden || "Actions")));
   });
-  const body = h("tbody", { on: Object.fromEntries(["pointermove", "focusin", "keydown"].map((kind) => [kind, () => { touchedAt = performance.now(); }])) });
-  const grid = h("table", {}, h("caption", { class: "unseen" }, label), h("thead", {}, h("tr", {}, ...heads)), body);
+  const body = h("tbody", { role: "rowgroup", on: Object.fromEntries(["pointermove", "focusin", "keydown"].map((kind) => [kind, () => { touchedAt = performance.now(); }])) });
+  // Roles, because a table that is not laid out as one is none for those who do not see it.
+  const grid = h("table", { role: "table", class: narrow }, h("caption", { class: "unseen" }, label), h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads)), body);
   const scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, grid);
   const says = h("p", { class: "says" });
   const total = h("span", { class: "soft" });
@@ -35,8 +38,8 @@ function table({ label, columns, key, empty, sort = null, down = true, find = nu
   const node = h("section", { "aria-label": label }, h("div", { class: "head" }, title, total, h("div", { class: "find" }, ...tools, choice, search)), says, scroll, pager);
 
   function create() {
-    const line = h("tr");
-    columns.forEach((column, at) => line.append(h(column.head ? "th" : "td", { class: column.class, scope: column.head ? "row" : null })));
+    const line = h("tr", { role: "row" });
+    columns.forEach((column) => line.append(h(column.head ? "th" : "td", { class: column.class, scope: column.head ? "row" : null, role: column.head ? "rowheader" : "cell", "data-stacked": column.stacked })));
     return line;
   }
   function fill(line, row) {
@@ -69,6 +72,7 @@ function table({ label, columns, key, empty, sort = null, down = true, find = nu
     held = page.map(key);
     keyed(body, page, key, create, fill);
     columns.forEach((column, at) => set(heads[at], "aria-sort", now.sort === column.name ? (now.down ? "descending" : "ascending") : null));
+    for (const each of tools) each.refresh();
     put(total, some.length === rows.length ? (rows.length ? count(rows.length) : "") : count(some.length) + " of " + count(rows.length));
     pager.hidden = pages < 2;
     back.disabled = now.page === 0;

@@ -10,6 +10,8 @@
    attribute's value, never HTML. Nodes are kept and brought up to date, so that
    focus, selection and opened details stay where they are. */
 
+/* Where the page is, which a proxy may have put below a path of its own; everything is asked for there. */
+const ROOT = location.pathname.replace(/\/+$/, "");
 const API = "/api/v1";
 const PAGE_ROWS = 50;
 const HOUR_S = 3600;
@@ -44,6 +46,20 @@ const short = (text, most = 60) => (text.length > most ? text.slice(0, most - 1)
 const keyOf = (name) => (typeof name === "string" ? "t" + name : "b" + name.base64);
 const percent = (name) => (typeof name === "string" ? encodeURIComponent(name) : Array.from(bytesOf(name.base64), (byte) => "%" + hex(byte, 2)).join(""));
 
+/* The path of an operation: its braces are filled in from `encoded`, by name. A browser takes dots for steps in a path, and proxies
+   may undo what encodes a slash: such a part goes into the query. */
+function pathTo(template, encoded) {
+  const query = [];
+  const path = template.replace(/\{(\w+)\}/g, (_, name) => {
+    if (!/^(\.|%2e){1,2}$|%2f|%5c/i.test(encoded[name])) return encoded[name];
+    query.push(name + "=" + encoded[name]);
+    return "-";
+  });
+  return API + path + (query.length ? "?" + query.join("&") : "");
+}
+
+const withQuery = (path, query) => (query ? path + (path.includes("?") ? "&" : "?") + query : path);
+
 const count = (value) => Number(value).toLocaleString("en-US");
 
 function duration(seconds) {
@@ -69,6 +85,13 @@ function size(bytes) {
 function rate(perSecond) {
   if (perSecond === null || perSecond === undefined) return "–";
   return (perSecond === 0 ? "0" : perSecond < 10 ? Number(perSecond.toFixed(2)) : count(Math.round(perSecond))) + "/s";
+}
+
+/* The day and the minute, in this browser's time. */
+function when(epochS) {
+  const at = new Date(epochS * 1000);
+  const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+  return at.toLocaleString("en-GB", { weekday: "short", day: "numeric", month: "short", ...year, hour: "2-digit", minute: "2-digit" });
 }
 
 const clock = (epochS) => new Date(epochS * 1000).toLocaleTimeString("en-GB");

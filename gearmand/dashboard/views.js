@@ -3,7 +3,7 @@
 function functionTable() {
   const words = (row) => troubles().words.get(row.key) || [];
   return table({
-    label: "Functions", key: (row) => row.key, empty: "There are no functions yet: a worker or a job makes one.", sort: "queued", find: (row) => row.name,
+    label: "Functions", narrow: "numbered", key: (row) => row.key, empty: "There are no functions yet: a worker or a job makes one.", sort: "queued", find: (row) => row.name,
     filters: [["All", null], ["With trouble", (row) => words(row).length > 0], ["With jobs", (row) => row.waiting + row.running + row.scheduled > 0], ["Without workers", (row) => !row.workers], ["Paused", (row) => row.paused]],
     columns: [
       { name: "function", title: "Function", head: true, class: "name", by: (row) => sortable(row.name), draw: (cell, row) => {
@@ -90,9 +90,9 @@ function buildFunction(main) {
   const histogram = h("section", { "aria-label": "How long" }, h("div", { class: "head" }, h("h2", {}, "How long jobs waited and ran"), h("span", { class: "soft" }, "since the server's start")),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "How long jobs waited and ran" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Up to"), h("th", { scope: "col", class: "n" }, "waited"), h("th", {}, h("span", { class: "unseen" }, "bar")), h("th", { scope: "col", class: "n" }, "ran"), h("th", {}, h("span", { class: "unseen" }, "bar")))), bounds)));
   const jobs = jobTable("Jobs", true), failures = failureTable("Failures", true);
-  const buriedOnes = buriedTable();
+  const buriedOnes = buriedTable(), recurringOnes = recurringTable("Its recurring jobs", true);
   main.append(h("section", { "aria-label": "The function" }, h("div", { class: "head" }, h("a", { href: "#/" }, "← All functions"), title, words), bar, says, numbers),
-    h("section", { "aria-label": "The last hour" }, h("div", { class: "head" }, h("h2", {}, "The last hour")), hour.node), jobs.node, buriedOnes.node, failures.node, histogram);
+    h("section", { "aria-label": "The last hour" }, h("div", { class: "head" }, h("h2", {}, "The last hour")), hour.node), jobs.node, buriedOnes.node, failures.node, recurringOnes.node, histogram);
   return () => {
     const each = row(), rows = feeds.get("functions");
     put(title, each ? each.name : shown(decoded(view.id)));
@@ -107,6 +107,9 @@ function buildFunction(main) {
     failures.show(data("function.failures"), feeds.get("function.failures"));
     buriedOnes.node.hidden = !(data("function.buried") || []).length;
     buriedOnes.show(data("function.buried"), feeds.get("function.buried"));
+    const again = each && (data("recurring") || []).filter((one) => keyOf(one.function) === each.key);
+    recurringOnes.node.hidden = !again || !again.length;
+    recurringOnes.show(again, feeds.get("recurring"));
     const one = data("function");
     histogram.hidden = !one || !(one.waits.count + one.runs.count);
     if (!histogram.hidden) histograms(bounds, one);
@@ -154,7 +157,7 @@ const workerTable = () => table({
       put(cell.children[1], shown(row.client_id) && shown(row.client_id) !== "-" ? " " + short(shown(row.client_id)) : "");
     } },
     { name: "state", title: "State", class: "t", text: (row) => (row.running.length ? "works" : row.asleep ? "sleeps" : "awake"), by: (row) => (row.running.length ? 2 : row.asleep ? 0 : 1) },
-    { name: "runs", title: "Runs", by: (row) => Math.max(-1, ...row.running.map((job) => job.since_s)), draw: (cell, row) => {
+    { name: "runs", title: "Runs", class: "full", by: (row) => Math.max(-1, ...row.running.map((job) => job.since_s)), draw: (cell, row) => {
       if (!cell.firstChild) cell.append(h("div", { class: "runs" }));
       keyed(cell.firstChild, row.running, (job) => lines(job.handle), (job) => {
         const node = h("div", { class: "run" }, h("a", { href: "#/function/" + percent(job.function) }, short(shown(job.function), 80)), h("span", { class: "soft" }, lines(job.handle)), h("span", { class: "t" }), h("span", { class: "t" }));
@@ -175,8 +178,8 @@ const clientTable = () => table({
   columns: [
     { name: "client", title: "Client", head: true, class: "name", text: (row) => shown(row.address), by: (row) => shown(row.address) },
     { name: "id", title: "Id", class: "name wide", text: (row) => (shown(row.client_id) === "-" ? "" : short(shown(row.client_id))), by: (row) => shown(row.client_id) },
-    { name: "waits", title: "Waits for", class: "n", draw: (cell, row) => number(cell, row.waits_for), by: (row) => row.waits_for },
-    { name: "jobs", title: "Jobs", draw: (cell, row) => {
+    { name: "waits", title: "Waits for", stacked: "Waits for", class: "n", draw: (cell, row) => number(cell, row.waits_for), by: (row) => row.waits_for },
+    { name: "jobs", title: "Jobs", class: "full", draw: (cell, row) => {
       if (!cell.firstChild) cell.append(h("div", { class: "runs" }), h("small"));
       keyed(cell.firstChild, row.waits_for_jobs.slice(0, 3), (job) => lines(job.handle), (job) => h("div", { class: "run" }, h("a", { href: "#/function/" + percent(job.function) }, short(shown(job.function), 80)), h("span", { class: "soft" }, lines(job.handle)), h("span", { class: "t" }), h("span", { class: "t" })), (node, job) => {
         put(node.children[2], job.state + (job.since_s === null ? "" : " for " + duration(job.since_s)));
@@ -190,10 +193,11 @@ const clientTable = () => table({
 const VIEWS = {
   "": { title: "Functions", feeds: ["workers", "history", "histories"], build: buildOverview },
   jobs: { title: "Jobs", feeds: ["jobs"], build: plainView("jobs", () => jobTable("All jobs", false)) },
+  recurring: { title: "Recurring", feeds: ["recurring"], build: plainView("recurring", () => recurringTable("Recurring jobs", false)) },
   workers: { title: "Workers", feeds: ["workers"], build: plainView("workers", workerTable) },
   clients: { title: "Clients", feeds: ["clients"], build: plainView("clients", clientTable) },
   failures: { title: "Failures", feeds: [], build: plainView("failures", () => failureTable("Recent failures", false)) },
-  function: { title: null, feeds: ["function", "function.history", "function.jobs", "function.failures", "function.buried"], build: buildFunction },
+  function: { title: null, feeds: ["function", "function.history", "function.jobs", "function.failures", "function.buried", "recurring"], build: buildFunction },
 };
 
 let view = { feeds: [] };
