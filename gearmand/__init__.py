@@ -29,6 +29,7 @@ The rooms, in reading order. The job server:
     halves, gatekeeper          halves of packets; who comes in with which gate, the access list's file
     caller, recurrence          one in-process caller; the thread that submits recurring jobs
     operations                  what an administrator can change
+    volleys                     packets of one kind that came at once
     packet_commands             what each packet asks for
     text_commands, steering_commands, recurring_commands    what each line asks for
     complaints                  a log that cannot be flooded

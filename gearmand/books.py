@@ -155,6 +155,20 @@ class Books:
         job.function.queues[job.priority].push(job, again)
         self._make_known(job.function, job.priority)
 
+    def enqueue_plain(self, function: Function, priority: int, workloads: Sequence[bytes]) -> List[bytes]:
+        """Put new plain jobs into their queue, and wake whom they need. Returns their handles."""
+        queue = function.queues[priority]
+        new = self.handles.reserve(len(workloads))
+        self.plain.add_all([(number, workload, queue, self.now) for (number, _), workload in zip(new, workloads)], queue)
+        function.jobs += len(workloads)
+        function.submitted += len(workloads)
+        self.room -= JOB_BYTES * len(workloads) + sum(map(len, workloads))
+        for _ in workloads:
+            if not (function.sleepers or function.unaware[priority]):
+                break
+            self._make_known(function, priority)
+        return [handle for _, handle in new]
+
     def _make_known(self, function: Function, priority: int) -> None:
         """There is a new job in a queue."""
         if not function.open:

@@ -22,7 +22,7 @@ queue that is not empty has nobody unaware of it, unless the function is not
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from gearmand.jobs import ENDED, Job, Priority
 from gearmand.policy import ANY, Burial, Policy
@@ -71,6 +71,10 @@ class Queue:
         """Put a plain job at the tail."""
         self._entries.append(entry)
         self.live += 1
+
+    def push_all_plain(self, entries: Sequence["PlainEntry"]) -> None:
+        self._entries.extend(entries)
+        self.live += len(entries)
 
     def pop(self) -> Union[Job, "PlainEntry"]:
         """Take the first job out. IndexError when there is none."""

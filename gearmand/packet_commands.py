@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from gearmand import errors, handover, schedule
+from gearmand import errors, handover, schedule, volleys
 from gearmand.errors import Refusal, invalid_argument
 from gearmand.gate import Gate
 from gearmand.jobs import Job, Priority
@@ -80,12 +80,13 @@ def serve(
         registry.asking = peer
     elsewhere = registry.handed_over or (bool(kept) and None in kept.values())
     end = min(len(events), start + most)
+    if end - start >= volleys.LEAST and not (kept or elsewhere):
+        start = volleys.serve(registry, peer, events, start, end)
     for at in range(start, end):
         kind, body = events[at]
         if elsewhere:
-            row = kept.get(at)
-            if isinstance(row, Row):
-                peer.post(JOB_CREATED, pass_on(registry, row))
+            if isinstance(kept.get(at), Row):
+                peer.post(JOB_CREATED, pass_on(registry, kept[at]))
                 continue
             if handover.is_for_the_new_one(registry, peer, kind, body):
                 return at
@@ -475,8 +476,7 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.SUBMIT_JOB_HIGH: _submit(HIGH),
     PacketType.SET_CLIENT_ID: _set_client_id,
     PacketType.CAN_DO_TIMEOUT: _can_do_timeout,
-    # A worker that says it would take any server's jobs unasked. Accepted and
-    # without effect: client libraries that send it still wait for a NOOP.
+    # Accepted and without effect: client libraries that send it still wait for a NOOP.
     PacketType.ALL_YOURS: _ignore,
     PacketType.WORK_EXCEPTION: _work_exception,
     PacketType.OPTION_REQ: _option,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gearmand.jobs import Priority, Workload
 
@@ -123,6 +123,11 @@ class Party:
         `body` and `tail` together are the packet's body; they may not change any more.
         """
         raise NotImplementedError
+
+    def post_all(self, kind: int, bodies: Sequence[bytes]) -> None:
+        """Take packets of one kind, at least one of them, and small ones."""
+        for body in bodies:
+            self.post(kind, body)
 
     def next_queue(self, newest_first: bool) -> Optional[Tuple["Function", "Queue", int]]:
         """Where its next job is: the function, the queue, and the index of the ability. `None`: nowhere.

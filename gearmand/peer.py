@@ -23,7 +23,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any, Callable, List, Optional, Union
+from typing import Any, Callable, List, Optional, Sequence, Union
 
 from gearmand.parties import Party
 from gearmand.protocol import RESPONSE_HEADS, packed_size
@@ -118,6 +118,14 @@ class Peer(Party):
         header = RESPONSE_HEADS[kind] + packed_size(size)
         self.post_text(b"".join((header, body)) if tail else header)
         self.post_text(tail or body)
+
+    def post_all(self, kind: int, bodies: Sequence[bytes]) -> None:
+        head = RESPONSE_HEADS[kind]
+        if len(set(map(len, bodies))) == 1:
+            head += packed_size(len(bodies[0]))
+            self.post_text(head + head.join(bodies))
+            return
+        self.post_text(b"".join([part for body in bodies for part in (head, packed_size(len(body)), body)]))
 
     def post_text(self, piece: Buffer) -> None:
         """Take bytes as they are, which need not be a packet."""

@@ -11,11 +11,16 @@ has to be copied to grow, which would hold everybody up.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional
+from itertools import groupby
+from typing import Dict, List, Optional, Sequence
 
 from gearmand.functions import PlainEntry, Queue
 
 _PIECE_BITS = 10
+
+
+def _piece_of(entry: PlainEntry) -> int:
+    return entry[0] >> _PIECE_BITS
 
 
 class Plain:
@@ -35,6 +40,12 @@ class Plain:
         except KeyError:
             self._pieces[number >> _PIECE_BITS] = {number: entry}
         queue.push_plain(entry)
+
+    def add_all(self, entries: Sequence[PlainEntry], queue: Queue) -> None:
+        """The same of several."""
+        for at, piece in groupby(entries, _piece_of):
+            self._pieces.setdefault(at, {}).update((entry[0], entry) for entry in piece)
+        queue.push_all_plain(entries)
 
     def find(self, number: int) -> Optional[PlainEntry]:
         """`None`: there is none of that number."""

@@ -1,0 +1,96 @@
+"""Volleys: packets of one kind that a peer has sent without waiting for answers, served together.
+
+Most of what such a packet costs is the way to the registry and back, which is
+the same for all of them. (Measured, 32 at a time and without any socket: an
+echo 0.14 us instead of 0.85, a background job 0.9 instead of 2.2.)
+Whatever is unusual about one of them is left to `packet_commands`, which serves
+them one by one: there is no second opinion here on what is allowed.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Callable, Dict, Iterable, List
+
+from gearmand.dormant import JOB_BYTES
+from gearmand.functions import Function
+from gearmand.jobs import Priority
+from gearmand.parties import Party
+from gearmand.protocol import Event, PacketType
+from gearmand.registry import Registry
+
+LEAST = 4
+"""How many packets are worth it."""
+
+# Of larger ones the copying is what costs.
+_SMALL_BYTES = 4096
+_FUNCTION_BYTES = 256
+
+ECHO_REQ = int(PacketType.ECHO_REQ)
+ECHO_RES = int(PacketType.ECHO_RES)
+JOB_CREATED = int(PacketType.JOB_CREATED)
+
+
+def serve(registry: Registry, peer: Party, events: List[Event], start: int, end: int) -> int:
+    """Serve those of the first one's kind from `events[start]` on, and return where they end; `start`: there is nothing for here."""
+    volley = _VOLLEYS.get(events[start][0])
+    if volley is None or peer.lingering is not None:
+        return start
+    return start + volley(registry, peer, islice(events, start, end))
+
+
+def _echo(registry: Registry, peer: Party, events: Iterable[Event]) -> int:
+    bodies = []
+    for kind, body in events:
+        if kind != ECHO_REQ or len(body) > _SMALL_BYTES:
+            break
+        bodies.append(body)
+    if bodies:
+        peer.post_all(ECHO_RES, bodies)
+    return len(bodies)
+
+
+def _submit(expected: int, priority: int) -> Callable[..., int]:
+    def submit(registry: Registry, peer: Party, events: Iterable[Event]) -> int:
+        name, workloads = _workloads(events, expected)
+        if not workloads or not _takes(registry, peer, registry.functions[name], priority, workloads):
+            return 0
+        peer.post_all(JOB_CREATED, registry.enqueue_plain(registry.functions[name], priority, workloads))
+        return len(workloads)
+
+    return submit
+
+
+def _takes(registry: Registry, peer: Party, function: Function, priority: int, workloads: List[bytes]) -> bool:
+    """Whether nothing is wanted but a queue, and nothing can be refused."""
+    if peer.gate is not None or registry.stored or registry.draining or registry.events is not None or function.limits[priority] is not None:
+        return False
+    return registry.room > sum(map(len, workloads)) + JOB_BYTES * len(workloads)
+
+
+def _workloads(events: Iterable[Event], expected: int) -> "tuple[bytes, List[bytes]]":
+    """The function of the first, and the workloads of those that submit to the same one without a unique."""
+    workloads: List[bytes] = []
+    name = start = b""
+    size = 0
+    for kind, body in events:
+        if kind != expected or type(body) is not bytes:
+            break
+        if not workloads:
+            name = body.partition(b"\0")[0]
+            if len(name) > _FUNCTION_BYTES:
+                break
+            start = name + b"\0\0"
+            size = len(start)
+        if not body.startswith(start):
+            break
+        workloads.append(body[size:])
+    return name, workloads
+
+
+_VOLLEYS: Dict[int, Callable[[Registry, Party, Iterable[Event]], int]] = {
+    ECHO_REQ: _echo,
+    int(PacketType.SUBMIT_JOB_BG): _submit(PacketType.SUBMIT_JOB_BG, Priority.NORMAL),
+    int(PacketType.SUBMIT_JOB_HIGH_BG): _submit(PacketType.SUBMIT_JOB_HIGH_BG, Priority.HIGH),
+    int(PacketType.SUBMIT_JOB_LOW_BG): _submit(PacketType.SUBMIT_JOB_LOW_BG, Priority.LOW),
+}
