@@ -65,8 +65,8 @@ class Kept:
         JobFailed, JobException: so it has ended. JobTimeout: it has not ended.
         NoResult: no server knows the job or its result. ServerLost: one that
         might know cannot be asked, or does not answer within `timeout_s`.
-        AdminRefused: a server with an access list does not allow the command
-        `result`. What was sent before the end is not kept. A handle does not
+        AdminRefused: a server with an access list does not let this client see
+        jobs of the function. What was sent before the end is not kept. A handle does not
         tell the function: `encoder` is the client's, unless it is given, or
         the job is one of `submit`. Several servers are asked in turn.
         """

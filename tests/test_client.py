@@ -1071,12 +1071,18 @@ def test_result_is_asked_of_the_server_that_has_the_job(keeping):
 
 
 def test_result_that_the_access_list_refuses_says_so(tmp_path):
-    (tmp_path / "acl").write_text("default deny\ntoken:app submit *\ntoken:app work *\ntoken:reader admin result\n")
+    (tmp_path / "acl").write_text("default deny\ntoken:app submit f*\n")
     with Server(port=0, acl=str(tmp_path / "acl")) as server, Client(server.address, token="app") as client:
+        for name in (b"f", b"another"):
+            handle = b"H:ended:" + name
+            server.broker.turn(lambda registry: registry.results.keep(handle, name, b"u", "complete", b"x", registry.epoch_s, registry.now, 60))
         with pytest.raises(AdminRefused, match="PERMISSION_DENIED The access list"):
+            client.result_of_unique("another", "u")
+        with pytest.raises(AdminRefused, match="PERMISSION_DENIED The access list"):
+            client.result("H:ended:another")
+        assert client.result("H:ended:f") == client.result_of_unique("f", "u") == b"x"
+        with pytest.raises(NoResult):
             client.result("H:never:1")
-        with Client(server.address, token="reader") as reader, pytest.raises(NoResult):
-            reader.result("H:never:1")
 
 
 def test_large_result_is_whole_and_asked_for_among_other_jobs(keeping):
