@@ -280,7 +280,7 @@ class Handler(socketserver.BaseRequestHandler):
                     events = decoder.filled(count)
             except BlockingIOError:
                 # The partial timeout has passed without a byte.
-                if decoder.partial:
+                if decoder.partial or self.channel is not None and self.channel.partial:
                     self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
                     return
                 continue
