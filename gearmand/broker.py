@@ -30,6 +30,7 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 from gearmand.audit import Event
+from gearmand.courier import MANY_JOBS, Courier
 from gearmand.errors import not_stored
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
@@ -54,10 +55,13 @@ let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Broker:
-    """`clock`: monotonic seconds; `wall_clock`: seconds since 1970."""
+    """`clock`: monotonic seconds; `wall_clock`: seconds since 1970; `place`: takes a thread to where handlers run."""
 
-    def __init__(self, registry: Registry, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, registry: Registry, clock: Callable[[], float], wall_clock: Callable[[], float], place: Callable[[], None] = lambda: None
+    ) -> None:
         self.registry = registry
+        self.courier = Courier(place)
         self.lock = threading.Lock()
         self.due = threading.Condition(self.lock)
         self.drained = threading.Condition(self.lock)
@@ -116,7 +120,10 @@ class Broker:
             if posted and len(self.peers) > _CROWD:
                 let_others_run()
             for peer in posted:
-                peer.flush()
+                if len(peer.listening) < MANY_JOBS:
+                    peer.flush()
+                else:
+                    self.courier.give(peer)
             if events is not None:
                 self.on_events(events)
 

@@ -31,6 +31,7 @@ _RAW_BYTES = 64 * 1024
 # As long as no more comes at a time: it is what a thread that waits holds.
 _FEW_RAW_BYTES = 1024
 _RECORD_BYTES = 16 * 1024
+_HEAD_BYTES = 5
 _PLAIN_BYTES = 64 * 1024
 # How much of the session's own answers (to a demand for new keys, say) may
 # wait for a peer that reads nothing, beside the data that it was sent last.
@@ -42,6 +43,30 @@ _NOTHING = memoryview(b"")
 _REFUSAL_S = 1.0
 
 
+class _Records:
+    """Where the records of a TLS stream end: of each a type, a version, a length of two bytes and that many more (RFC 8446, 5.1)."""
+
+    __slots__ = ("_left", "_head")
+
+    def __init__(self) -> None:
+        # How many bytes the last one still lacks; or what there is of its
+        # head, where that is not whole.
+        self._left = 0
+        self._head = b""
+
+    def feed(self, raw: bytes) -> None:
+        raw = self._head + raw
+        at, end = self._left, len(raw)
+        while at + _HEAD_BYTES <= end:
+            at += _HEAD_BYTES + int.from_bytes(raw[at + 3 : at + _HEAD_BYTES], "big")
+        self._left = max(0, at - end)
+        self._head = raw[at:]
+
+    @property
+    def partial(self) -> bool:
+        return bool(self._left or self._head)
+
+
 class Channel:
     """Call `handshake` first. Closed with close_notify, unless this process is a fork of the one that made it."""
 
@@ -51,6 +76,7 @@ class Channel:
         self._socket = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._records = _Records()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
         # Guards the session, its BIOs and the two below.
         self._lock = threading.Lock()
@@ -65,6 +91,11 @@ class Channel:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    @property
+    def partial(self) -> bool:
+        """Whether the peer owes the rest of a record; for the thread that receives."""
+        return self._records.partial
 
     @property
     def version(self) -> str:
@@ -91,6 +122,7 @@ class Channel:
             raw = self._socket.recv(_RAW_BYTES, _DONTWAIT)
             if not raw:
                 raise TlsFailure("it closed the connection during the TLS handshake") if first else ConnectionAbortedError("closed")
+            self._records.feed(raw)
             # A handshake or an alert. Anything else OpenSSL would call by many names.
             first = first or raw[:4]
             if first[:1] not in (b"\x16", b"\x15") or first[1:2] not in (b"", b"\x03"):
@@ -167,6 +199,7 @@ class Channel:
                     return count
             raw = self._socket.recv(self._most_raw, flags)
             self._most_raw = _RAW_BYTES if len(raw) >= _FEW_RAW_BYTES else _FEW_RAW_BYTES
+            self._records.feed(raw)
             if not raw:
                 self._has_ended = self.pending = True
 

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
+from gearmand.broker import let_others_run
 from gearmand.config import LEVELS, Config
 from gearmand.errors import TlsFailure
 from gearmand.peer import Peer
@@ -42,6 +43,9 @@ _FEW_BYTES = 1024
 _PAUSE_S = 0.0005
 _PACKETS_A_PAUSE = 200
 _LARGE_ANSWER_BYTES = 4096
+# From how many packets at a time on a peer lets others have their turns after
+# its own. (Measured, `bg -c 16 -d 16`: MEASURED.)
+_PIPELINED = 8
 # How much a peer may leave unread before what it sends is left unread too.
 _UNREAD_BYTES = 16 * 1024**2
 # How often a submission that another server should take is looked at again.
@@ -62,6 +66,23 @@ def address_text(address: Any) -> str:
         return "unix:" + address
     host, port = address[:2]
     return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+
+
+def place(owner: "Server") -> None:
+    """Take this thread, and those that it starts, to the processor of the handlers.
+
+    As batch threads they do not preempt each other there: one that is woken
+    while another computes would only wait for its interpreter lock (measured:
+    5 to 15 % more jobs a second).
+    """
+    if owner.cpu is None:
+        return
+    try:
+        os.sched_setaffinity(0, {owner.cpu})
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:
+        # A container may forbid it: slower, not out of order.
+        owner.complaints.say(LEVELS["WARNING"], "processors", "cannot place handlers on processor %d: %s", owner.cpu, error.strerror)
 
 
 class Listener(socketserver.ThreadingTCPServer):
@@ -117,19 +138,7 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def run(self) -> None:
         """The accept thread: accept until `stop`."""
-        if self.owner.cpu is not None:
-            # For this thread, and for those that it starts. As batch threads
-            # they do not preempt each other on their processor: one that is
-            # woken while another computes would only wait for its interpreter
-            # lock (measured: 5 to 15 % more jobs a second).
-            try:
-                os.sched_setaffinity(0, {self.owner.cpu})
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            except OSError as error:
-                # A container may forbid it: slower, not out of order.
-                self.owner.complaints.say(
-                    LEVELS["WARNING"], "processors", "cannot place handlers on processor %d: %s", self.owner.cpu, error.strerror
-                )
+        place(self.owner)
         self.serve_forever()
 
     def pause(self) -> None:
@@ -271,7 +280,7 @@ class Handler(socketserver.BaseRequestHandler):
                     events = decoder.filled(count)
             except BlockingIOError:
                 # The partial timeout has passed without a byte.
-                if decoder.partial:
+                if decoder.partial or self.channel is not None and self.channel.partial:
                     self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
                     return
                 continue
@@ -284,6 +293,9 @@ class Handler(socketserver.BaseRequestHandler):
                 held = self.owner.halves.note(peer, decoder.held)
             if events:
                 self._serve(events)
+                if len(events) >= _PIPELINED:
+                    # It has more, most likely, and would go on until the processor is taken from it.
+                    let_others_run()
                 if gate is not None and gate.refused:
                     self._tell_refused(gate)
                     if gate.given_up:

@@ -232,6 +232,9 @@ class Peer(Party):
                 self._give_up()
                 break
             self.sent_bytes += sent
+            if len(pieces) == 1 and sent == len(pieces[0]):
+                del outbox[:count]
+                continue
             rest = _after(pieces, sent)
             outbox[:count] = rest
             if rest:

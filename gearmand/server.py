@@ -2,7 +2,7 @@
 
     accept threads (one an address)        see `listener`
     handler threads (one a connection)     see `listener`
-    flusher thread                         see `flusher`
+    flusher and courier threads            see `flusher`, `courier`
     clock thread                           `Broker.run_clock`
 
 A server touches no signal, no global logging set-up and no working directory;
@@ -12,6 +12,7 @@ thread where the store does not answer (see `keeper`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -34,7 +35,7 @@ from gearmand.handover import Estate, call_back
 from gearmand.history import STEP_S
 from gearmand.jobs import Priority
 from gearmand.limits import Bounds
-from gearmand.listener import Listener, address_text
+from gearmand.listener import Listener, address_text, place
 from gearmand.loading import load
 from gearmand.registry import Registry
 from gearmand.version import VERSION
@@ -95,7 +96,7 @@ class Server:
         self.complaints = Complaints(self.log)
         self.cpu = _handler_cpu(config.handler_cpu)
         self.most_connections = _most_connections(config.max_connections)
-        self.broker = Broker(_registry(config), time.monotonic, time.time)
+        self.broker = Broker(_registry(config), time.monotonic, time.time, lambda: place(self))
         self.gatekeeper = Gatekeeper(
             self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
             lambda what: self.log.log(NOTICE, "%s", what),
@@ -180,12 +181,12 @@ class Server:
         self._started = True
         self._begin_audit()
         self.flusher.start()
+        self.broker.courier.start()
         self._start_thread("gearmand-clock", self._run_clock)
         self._start_thread("gearmand-recurring", lambda: recurrence.run(self.broker, lambda: self.stopping))
         self._accept()
-        where = ", ".join(map(_text_of, self._listeners))
         cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
-        self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, where, cpu)
+        self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, ", ".join(map(_text_of, self._listeners)), cpu)
         return self
 
     def stop(self, graceful: bool = False, timeout_s: Optional[float] = None) -> None:
@@ -349,14 +350,13 @@ class Server:
             threads = [*self._threads, *self._handlers]
             sockets = list(self._handlers.values())
         for sock in sockets:
-            try:
+            with contextlib.suppress(OSError):  # It may have gone by itself.
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # It has gone by itself.
         ends_at = time.monotonic() + _ENDING_S
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, ends_at - time.monotonic()))
+        self.broker.courier.stop()
         self.flusher.stop()
         if self.broker.keeper is not None:
             left = self.broker.keeper.stop(_LAST_COMMIT_S)

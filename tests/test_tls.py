@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import random
@@ -21,7 +22,7 @@ import pytest
 from certificates import certificates
 from gearmand import Admin, Client, ConfigError, JobLost, Server, ServerLost, Tls, Worker, compat
 from gearmand.addresses import parse
-from gearmand.channel import Channel
+from gearmand.channel import Channel, _Records
 from gearmand.connection import Connection, tls_of
 from gearmand.errors import TlsFailure
 from gearmand.tls import ServerSide
@@ -482,6 +483,33 @@ def test_peer_silent_in_the_middle_of_a_packet_is_closed(start, files):
         half.send_raw(packet(ECHO_REQ, b"x" * 100)[:50])
         assert half.is_closed()
         whole.echo()
+
+
+@pytest.mark.parametrize("half", [b"\x17", b"\x17\x03\x03\x00", b"\x17\x03\x03\x00\x40", b"\x17\x03\x03\x00\x40half of it"])
+def test_peer_silent_in_the_middle_of_a_record_is_closed(start, files, half):
+    server = start(partial_timeout=0.3, **files.of_server)
+    with TlsWire(tls_address(server), context_of(files)) as wire, TlsWire(tls_address(server), context_of(files)) as whole:
+        wire.echo()
+        whole.echo()
+        os.write(wire.socket.fileno(), half)
+        assert wire.is_closed()
+        # One that owes nothing may be silent.
+        time.sleep(0.5)
+        whole.echo()
+
+
+def test_records_are_followed_however_they_are_cut():
+    chance = random.Random(1)
+    sizes = [0, 1, 5, 300, 16401] + [chance.randrange(400) for _ in range(200)]
+    stream = b"".join(b"\x17\x03\x03" + size.to_bytes(2, "big") + b"x" * size for size in sizes)
+    ends = set(itertools.accumulate(size + 5 for size in sizes))
+    for most in (1, 2, 7, 100, 5000):
+        records, at = _Records(), 0
+        while at < len(stream):
+            step = chance.randint(1, most)
+            records.feed(stream[at : at + step])
+            at = min(at + step, len(stream))
+            assert records.partial == (at not in ends), (most, at)
 
 
 def test_stop_ends_connections_of_every_kind(start, files):

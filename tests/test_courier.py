@@ -1,0 +1,124 @@
+"""What is sent to peers that wait for many jobs, and by whom."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from gearmand import Server
+from gearmand.courier import MANY_JOBS, Courier
+from wire import DEADLINE_S, JOB_CREATED, SUBMIT_JOB, WORK_COMPLETE, Wire, wait_until
+
+
+class Fake:
+    def __init__(self):
+        self.flushes = []
+
+    def flush(self):
+        self.flushes.append(threading.current_thread().name)
+
+
+@pytest.fixture
+def server():
+    with Server(port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def given(server, monkeypatch):
+    """Every peer that the courier was given."""
+    given = []
+    give = server.broker.courier.give
+
+    def noting(peer):
+        given.append(peer)
+        give(peer)
+
+    monkeypatch.setattr(server.broker.courier, "give", noting)
+    return given
+
+
+def complete(worker, count):
+    for _ in range(count):
+        handle, _, workload = worker.grab()
+        worker.send(WORK_COMPLETE, handle, workload)
+    worker.echo()
+
+
+def results(client, count):
+    found = {}
+    while len(found) < count:
+        kind, body = client.receive()
+        if kind == WORK_COMPLETE:
+            handle, _, data = body.partition(b"\0")
+            found[handle] = data
+        else:
+            assert kind == JOB_CREATED
+    return found
+
+
+def test_courier_is_placed_first_and_sends_what_it_was_given_before_it_ends():
+    placed = []
+    courier = Courier(lambda: placed.append(threading.current_thread().name))
+    peer = Fake()
+    courier.give(peer)
+    assert peer.flushes == []
+    courier.start()
+    courier.give(peer)
+    courier.stop()
+    assert placed == ["gearmand-courier"] and peer.flushes == ["gearmand-courier"] * 2
+
+
+def test_courier_that_was_never_started_stops():
+    Courier(lambda: None).stop()
+
+
+def test_client_that_waits_for_few_jobs_is_sent_each_result_by_who_posts_it(server, given):
+    with Wire(server.address) as client, Wire(server.address) as worker:
+        worker.can_do(b"f")
+        for number in range(20):
+            handle = client.submit(b"f", b"%d" % number)
+            complete(worker, 1)
+            assert results(client, 1) == {handle: b"%d" % number}
+    assert given == []
+
+
+def test_client_that_waits_for_many_jobs_gets_every_result_by_the_courier(server, given):
+    with Wire(server.address) as client, Wire(server.address) as worker:
+        worker.can_do(b"f")
+        handles = [client.submit(b"f", b"%d" % number) for number in range(50)]
+        complete(worker, 50)
+        assert results(client, 50) == {handle: b"%d" % number for number, handle in enumerate(handles)}
+    assert len(given) >= 50 - MANY_JOBS and len(set(given)) == 1
+
+
+def test_what_comes_for_one_client_meanwhile_leaves_together(server):
+    courier = server.broker.courier
+    courier.stop()
+    with Wire(server.address) as client, Wire(server.address) as worker:
+        worker.can_do(b"f")
+        for number in range(2 * MANY_JOBS):
+            client.send(SUBMIT_JOB, b"f", b"", b"%d" % number)
+        wait_until(lambda: server.broker.registry.functions[b"f"].jobs == 2 * MANY_JOBS, "they are submitted")
+        complete(worker, MANY_JOBS)
+        (peer,) = [peer for peer in server.broker.peers if peer.listening]
+        assert len(peer.outbox) > MANY_JOBS
+        peer.flush()
+        assert peer.outbox == []
+        assert len(results(client, MANY_JOBS)) == MANY_JOBS
+        courier.start()
+
+
+def test_graceful_stop_delivers_results_that_the_courier_has(server, given):
+    with Wire(server.address) as client, Wire(server.address) as worker:
+        worker.can_do(b"f")
+        for number in range(20):
+            client.send(SUBMIT_JOB, b"f", b"", b"%d" % number)
+        wait_until(lambda: server.broker.registry.functions[b"f"].jobs == 20, "they are submitted")
+        stopping = threading.Thread(target=server.stop, args=(True,))
+        stopping.start()
+        complete(worker, 20)
+        assert len(results(client, 20)) == 20
+        stopping.join(DEADLINE_S)
+        assert not stopping.is_alive() and given
