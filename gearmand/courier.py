@@ -7,7 +7,7 @@ has posted it. To one that waits for many each result is one of many, and every
 send costs as much as the rest of a job. The courier runs where the handlers
 run and does not preempt them: it comes when those that could run have run, and
 finds in an outbox what all of them have posted. (Measured, 8 clients with 32
-jobs each and 8 workers: MEASURED.)
+jobs each and 8 workers: a fifth more jobs a second.)
 
 Threads: `give` by any; everything else by the courier's own.
 """
