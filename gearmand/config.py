@@ -106,7 +106,7 @@ OPTIONS: Tuple[Option, ...] = (
     Option("keepalive-idle", "", "number", 300, "SECONDS", "Silence of a peer before the kernel asks whether it is still there. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-interval", "", "number", 60, "SECONDS", "Time between the kernel's questions. -1: the system's value.", "Network", lowest=-1, highest=32767),
     Option("keepalive-count", "", "number", 5, "N", "How many of them go unanswered before the peer is given up. -1: the system's value.", "Network", lowest=-1, highest=127),
-    Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use; none leaves it to the system.", "Network"),
+    Option("handler-cpu", "", "text", "auto", "auto|none|N", "The processor on which the threads that serve connections run: threads that share an interpreter lock lose time on several. auto chooses one of those that the process may use, and another one when other processes keep that busy; none leaves it to the system.", "Network"),
     Option("http-port", "", "number", None, "PORT", "Port for HTTP: jobs as in the C server, a JSON API, metrics; 0 takes a free one. With --ssl it speaks TLS. Default: none, and 8080 with --protocol=http.", "HTTP", highest=65535),
     Option("https-port", "", "number", None, "PORT", "Port for HTTP over TLS, with --ssl-certificate and the rest of its options; 0 takes a free one.", "HTTP", highest=65535),
     Option("protocol", "r", "text", None, "http", "A further protocol to speak; http is the only one.", "HTTP"),

@@ -69,23 +69,6 @@ def address_text(address: Any) -> str:
     return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
 
 
-def place(owner: "Server") -> None:
-    """Take this thread, and those that it starts, to the processor of the handlers.
-
-    As batch threads they do not preempt each other there: one that is woken
-    while another computes would only wait for its interpreter lock (measured:
-    5 to 15 % more jobs a second).
-    """
-    if owner.cpu is None:
-        return
-    try:
-        os.sched_setaffinity(0, {owner.cpu})
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:
-        # A container may forbid it: slower, not out of order.
-        owner.complaints.say(LEVELS["WARNING"], "processors", "cannot place handlers on processor %d: %s", owner.cpu, error.strerror)
-
-
 class Listener(socketserver.ThreadingTCPServer):
     """Listens on one address from its construction on, or on a Unix-domain socket. OSError, ConfigError: it cannot.
 
@@ -139,7 +122,7 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def run(self) -> None:
         """The accept thread: accept until `stop`."""
-        place(self.owner)
+        self.owner.placement.place()
         self.serve_forever()
 
     def pause(self) -> None:

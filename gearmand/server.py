@@ -17,7 +17,6 @@ import logging
 import os
 import resource
 import socket
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
@@ -35,8 +34,9 @@ from gearmand.handover import Estate, call_back
 from gearmand.history import STEP_S
 from gearmand.jobs import Priority
 from gearmand.limits import Bounds
-from gearmand.listener import Listener, address_text, place
+from gearmand.listener import Listener, address_text
 from gearmand.loading import load
+from gearmand.placement import Placement
 from gearmand.registry import Registry
 from gearmand.version import VERSION
 
@@ -94,15 +94,16 @@ class Server:
         self.config = config
         self.log = logging.getLogger("gearmand")
         self.complaints = Complaints(self.log)
-        self.cpu = _handler_cpu(config.handler_cpu)
+        self.placement = Placement(config.handler_cpu, self._complain_of_processors, self._say_where)
         self.most_connections = _most_connections(config.max_connections)
-        self.broker = Broker(_registry(config), time.monotonic, time.time, lambda: place(self))
+        self.broker = Broker(_registry(config), time.monotonic, time.time, self.placement.place)
         self.gatekeeper = Gatekeeper(
             self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
             lambda what: self.log.log(NOTICE, "%s", what),
         )  # fmt: skip
         self.halves = Halves(_share_of_memory(config.max_partial_total))
         self.stopping = False
+        self._halted = threading.Event()
         self._threads: List[threading.Thread] = []
         self._started = False
         self._stop_lock = threading.Lock()
@@ -184,8 +185,9 @@ class Server:
         self.broker.courier.start()
         self._start_thread("gearmand-clock", self._run_clock)
         self._start_thread("gearmand-recurring", lambda: recurrence.run(self.broker, lambda: self.stopping))
+        self._start_thread("gearmand-placement", lambda: self.placement.follow(self._halted.wait))
         self._accept()
-        cpu = "" if self.cpu is None else "; its handlers run on processor %d" % self.cpu
+        cpu = "" if self.placement.cpu is None else "; its handlers run on processor %d" % self.placement.cpu
         self.log.log(NOTICE, "gearmand %s listens on %s%s", VERSION, ", ".join(map(_text_of, self._listeners)), cpu)
         return self
 
@@ -227,6 +229,12 @@ class Server:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _complain_of_processors(self, what: str) -> None:
+        self.complaints.say(LEVELS["WARNING"], "processors", "%s", what)
+
+    def _say_where(self, cpu: int) -> None:
+        self.log.log(NOTICE, "its handlers run on processor %d now; others kept theirs busy", cpu)
 
     def _load(self, estate: Optional[Estate], still_ours: bool = False) -> None:
         complain = lambda error: self.complaints.say(LEVELS["ERROR"], "jobs not stored", "%s", error)  # noqa: E731
@@ -324,6 +332,7 @@ class Server:
         broker = self.broker
         with broker.lock:
             self.stopping = True
+            self._halted.set()
             for condition in (broker.due, broker.drained, broker.recurs):
                 condition.notify_all()
             broker.stopped = True
@@ -466,25 +475,6 @@ def _bounds(config: Config, most_connections: int) -> Bounds:
     if connections is None:
         connections = most_connections - min(_SPARE_CONNECTIONS, most_connections // 10)
     return Bounds(connections, config.max_connection_rate, config.max_submission_rate, config.max_jobs_per_address)
-
-
-def _handler_cpu(choice: str) -> Optional[int]:
-    """On which processor the handlers run; `None`: wherever the system likes.
-
-    Threads that share the interpreter lock hand it from processor to processor
-    with every system call; on one they run up to three times as fast.
-    """
-    if choice == "none" or not hasattr(os, "sched_setaffinity"):
-        return None
-    allowed = sorted(os.sched_getaffinity(0))
-    if choice != "auto":
-        if int(choice) not in allowed:
-            raise ConfigError("--handler-cpu: this process may not use processor %s, only %s" % (choice, allowed))
-        return int(choice)
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return None
-    # Several servers on one machine should not all choose the same one.
-    return allowed[os.getpid() % len(allowed)]
 
 
 def _most_connections(option: Optional[int]) -> int:

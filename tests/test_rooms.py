@@ -69,6 +69,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "peer": "parties protocol",
     "flusher": "peer",
     "courier": "peer",
+    "placement": "errors",
     "broker": "audit courier errors jobs keeper parties peer registry revival rows steering",
     "halves": "peer",
     "gatekeeper": "access broker errors gate limits peer protocol registry",
@@ -100,7 +101,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "web_handler": "answers api api_fields broker c_http config errors http_connection http_request listener waiter web",
     "binding": "addresses errors listener socket_file web_handler",
     "loading": "broker config errors handover keeper recurring registry revival steering store stores",
-    "server": "audit binding broker caller complaints config errors flusher gatekeeper halves handover history jobs limits listener loading"
+    "server": "audit binding broker caller complaints config errors flusher gatekeeper halves handover history jobs limits listener loading placement"
     " recurrence registry text_commands tls version web",
     "submitted": "errors protocol",
     "link": "addresses connection errors protocol submitted",
@@ -171,6 +172,7 @@ ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "peer": "socket threading time",
     "flusher": "fcntl queue select socket threading time",
     "courier": "queue threading",
+    "placement": "os sys threading time",
     "broker": "os threading",
     "halves": "threading",
     "gatekeeper": "os tempfile threading",
@@ -190,7 +192,7 @@ ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "metrics": "os threading time",
     "web": "socket time",
     "web_handler": "http io",
-    "server": "logging os resource socket sys threading time",
+    "server": "logging os resource socket threading time",
     "waker": "socket",
     "assigned": "logging",
     "station": "threading",
