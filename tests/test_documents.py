@@ -127,7 +127,7 @@ def bench_options():
 
 def test_readme_names_only_options_that_the_benchmark_has():
     section = read("README.md").split("## Speed\n")[1].split("\n## ")[0]
-    assert set(re.findall(r"--[a-z-]+", section)) <= bench_options()
+    assert set(re.findall(r"--[a-z][a-z-]*", section)) <= bench_options()
 
 
 def worker_options():

@@ -305,16 +305,15 @@ def test_job_that_ran_waits_again(house):
 def test_job_that_is_not_due_waits_until_it_is(house):
     client = house.peer()
     far = submit_at(client, FAR, b"far")
-    # A busy machine takes seconds to start a server.
-    due_s = int(time.time()) + 4
+    due_s = int(time.time()) + 3
     near = submit_at(client, due_s, b"near")
     house.restart()
     worker = house.peer(b"f")
     assert job_status(worker, far) == job_status(worker, near) == (True, False)
-    worker.send(GRAB_JOB)
-    worker.expect(NO_JOB)
+    ready_at = time.time()
     assert worker.grab() == (near, b"f", b"near")
-    assert due_s <= time.time() < due_s + 2
+    # A busy machine takes seconds to start a server.
+    assert due_s <= time.time() < max(due_s, ready_at) + 2
     assert job_status(worker, far) == (True, False)
 
 
