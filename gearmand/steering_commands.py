@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple, Union
 
 from gearmand import operations, text
 
@@ -81,12 +81,9 @@ def _no_priority(word: bytes) -> bytes:
 
 
 def peek(control: "Control", words: List[bytes]) -> "Answer":
-    most = _count(words)
-    if most is None:
-        return text.incomplete(words[0])
-    why = _hidden(control, words[1])
-    if why is not None:
-        return why
+    most = _seen(control, words)
+    if isinstance(most, bytes):
+        return most
     rows = [
         (job.handle, job.unique, operations.PRIORITIES[job.priority], job.retries, "%.3f" % job.waits_s, len(job.workload), _shown(job.workload))
         for job in operations.peek(control.broker, words[1], most)
@@ -95,12 +92,9 @@ def peek(control: "Control", words: List[bytes]) -> "Answer":
 
 
 def buried(control: "Control", words: List[bytes]) -> "Answer":
-    most = _count(words)
-    if most is None:
-        return text.incomplete(words[0])
-    why = _hidden(control, words[1])
-    if why is not None:
-        return why
+    most = _seen(control, words)
+    if isinstance(most, bytes):
+        return most
     rows = [
         (job.handle, job.unique, "%.3f" % job.epoch_s, len(job.workload), _shown(job.why))
         for job in operations.buried(control.broker, words[1], most)
@@ -122,6 +116,14 @@ def _count(words: List[bytes], default: int = _FEW) -> Optional[int]:
     if len(words) == 2:
         return default
     return int(words[2]) if len(words) == 3 and re.fullmatch(rb"[0-9]{1,9}", words[2]) else None
+
+
+def _seen(control: "Control", words: List[bytes]) -> Union[int, bytes]:
+    """How many the asker is shown; or why none."""
+    most = _count(words)
+    if most is None:
+        return text.incomplete(words[0])
+    return _hidden(control, words[1]) or most
 
 
 def _hidden(control: "Control", function: bytes) -> Optional[bytes]:

@@ -10,10 +10,10 @@ from gearmand import volleys
 from gearmand.audit import ACCEPTED
 from gearmand.errors import RATE_LIMITED
 from gearmand.packet_commands import serve
-from gearmand.parties import Party
 from gearmand.peer import Peer
 from gearmand.protocol import Decoder, PacketType, pack
 from gearmand.registry import Registry
+from test_registry import Fake
 
 T = PacketType
 
@@ -23,19 +23,6 @@ class Deaf:
 
     def fileno(self):
         return 1
-
-
-class Fake(Party):
-    def __init__(self):
-        super().__init__()
-        self.got = []
-
-    def post(self, kind, body, tail=b""):
-        self.got.append((PacketType(kind), bytes(body) + bytes(tail)))
-
-    def take(self):
-        got, self.got = self.got, []
-        return got
 
 
 def make(**rules):
