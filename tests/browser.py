@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import tempfile
 
-from peers import free_address
+from peers import foreign, free_address
 from wire import DEADLINE_S, wait_until
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which(foreign("chromium"))
 CHROMEDRIVER = shutil.which("chromedriver")
 ARGUMENTS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
