@@ -418,7 +418,7 @@ class Books:
             worker = job.worker
             assert worker is not None
             del worker.running[job.handle]
-            worker.past.add(job.handle)
+            worker.remember(job.handle)
             job.worker = None
             function.running -= 1
             self.running -= 1

@@ -150,6 +150,7 @@ class Listener(socketserver.ThreadingTCPServer):
     def get_request(self) -> Tuple[socket.socket, Any]:
         try:
             request, address = super().get_request()
+            self._set_options(request)
             return request, ("unix", _process_of(request)) if self.address_family == socket.AF_UNIX else address
         except OSError as error:
             if error.errno in _EXHAUSTED:
@@ -160,6 +161,17 @@ class Listener(socketserver.ThreadingTCPServer):
                 # would be tried again at once and for ever.
                 self._stopped.wait(0.1)
             raise
+
+    def _set_options(self, request: socket.socket) -> None:
+        """The system's own timeouts of a connection. Not in its handler: what its thread's stack has taken once it keeps."""
+        config = self.owner.config
+        if self.address_family != socket.AF_UNIX:
+            _set_tcp_options(request, config)
+        if config.partial_timeout:
+            # A receive timeout of the kernel's own: Python's would cost a poll
+            # before each receive.
+            whole, fraction = divmod(config.partial_timeout, 1)
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         owner = self.owner
@@ -208,7 +220,6 @@ class Handler(socketserver.BaseRequestHandler):
     def setup(self) -> None:
         self.owner = self.server.owner
         config = self.owner.config
-        set_options(self.request, config)
         self.decoder = Decoder(config.max_packet, config.max_line)
         tls = self.server.tls
         self.channel: "Optional[Channel]" = None if tls is None else tls.channel(self.request)
@@ -378,17 +389,6 @@ class Handler(socketserver.BaseRequestHandler):
 
     def _complain(self, kind: str, why: str) -> None:
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)
-
-
-def set_options(sock: socket.socket, config: Config) -> None:
-    """The system's own timeouts of a connection."""
-    if sock.family != socket.AF_UNIX:
-        _set_tcp_options(sock, config)
-    if config.partial_timeout:
-        # A receive timeout of the kernel's own: Python's would cost a poll
-        # before each receive.
-        whole, fraction = divmod(config.partial_timeout, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))
 
 
 def _set_tcp_options(sock: socket.socket, config: Config) -> None:

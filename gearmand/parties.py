@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gearmand.jobs import Job
 
 REMEMBERED_HANDLES = 1024
+_PRIORITIES = tuple(Priority)
 
 Assign = Callable[["Party", "Job"], None]
 """Posts a party the job that it was given, in the form that it asked for."""
@@ -45,6 +46,9 @@ class Past:
 
     def __contains__(self, handle: bytes) -> bool:
         return hash(handle) in self._hashes
+
+
+_NO_PAST = Past()
 
 
 class Ability:
@@ -88,7 +92,7 @@ class Party:
         # of functions that had a job to give out when last looked at (see
         # `functions`).
         self.by_index: Dict[int, "Function"] = {}
-        self.ready: List[List[int]] = [[] for _ in Priority]
+        self.ready: List[List[int]] = [[] for _ in _PRIORITIES]
         self.last_served = 0
         # Between PRE_SLEEP and the wake-up, a GRAB_JOB or new work; or while
         # it lingers.
@@ -106,7 +110,7 @@ class Party:
         self.claim: Optional["Function"] = None
         self.claim_number = 0
         self.running: Dict[bytes, "Job"] = {}
-        self.past = Past()
+        self.past = _NO_PAST
         # The unfinished jobs that it waits for.
         self.listening: Dict["Job", None] = {}
         self.client_id = b"-"
@@ -128,6 +132,13 @@ class Party:
         """Take packets of one kind, at least one of them, and small ones."""
         for body in bodies:
             self.post(kind, body)
+
+    def remember(self, handle: bytes) -> None:
+        """The party holds that handle no longer."""
+        if self.past is _NO_PAST:
+            # Not before: most peers hold none, and making it takes a page of the handler's stack.
+            self.past = Past()
+        self.past.add(handle)
 
     def next_queue(self, newest_first: bool) -> Optional[Tuple["Function", "Queue", int]]:
         """Where its next job is: the function, the queue, and the index of the ability. `None`: nowhere.

@@ -21,7 +21,7 @@ from gearmand.config import LEVELS
 from gearmand.errors import JobLost, JobTimeout, StoreError, TlsFailure, not_settled
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import Refused, Request
-from gearmand.listener import Listener, address_text, host_of, set_options
+from gearmand.listener import Listener, address_text, host_of
 from gearmand.waiter import Abandoned, Waiter
 from gearmand.web import PAGES, Web
 
@@ -50,7 +50,6 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         assert self.owner.web is not None
         self.web: Web = self.owner.web
         config = self.owner.config
-        set_options(self.request, config)
         self.address = address_text(self.client_address)
         tls = self.server.tls
         self.tls: "Optional[Channel]" = None if tls is None else tls.channel(self.request)

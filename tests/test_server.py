@@ -7,12 +7,15 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from gearmand import Server
 from gearmand.errors import ConfigError, JobException, JobFailed, JobLost, JobRefused, JobTimeout
+from peers import free_address, listens
 from wire import (
     CAN_DO,
     DEADLINE_S,
@@ -32,6 +35,7 @@ from wire import (
     wait_until,
 )
 
+CONNECTIONS = 1000
 ROUNDS = 1000 if os.environ.get("GEARMAND_LONG") else 200
 
 
@@ -351,8 +355,8 @@ def _one_life():
             client.submit(b"f", b"x" * 20000, kind=SUBMIT_JOB_BG)
 
 
-def _resident_kilobytes():
-    with open("/proc/self/statm") as statm:
+def _resident_kilobytes(process="self"):
+    with open("/proc/%s/statm" % process) as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -370,6 +374,28 @@ def test_start_and_stop_many_times_leaves_nothing_behind():
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert _resident_kilobytes() - memory < 5 * 1024
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 13) or not os.path.exists("/proc/self/statm"), reason="measured with Python 3.13 on Linux")
+def test_connection_takes_little_memory():
+    # 20 KiB. It was 24 while making a peer went deep enough to take a third page of its thread's stack.
+    address = free_address()
+    environment = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_START"}
+    command = [sys.executable, "-m", "gearmand", "-L", address[0], "-p", str(address[1]), "-l", "none"]
+    process = subprocess.Popen(command, env=environment)
+    connected = []
+    try:
+        wait_until(lambda: listens(address[1]), "it listens")
+        before = _resident_kilobytes(process.pid)
+        for _ in range(CONNECTIONS):
+            connected.append(Wire(address))
+            connected[-1].echo()
+        assert _resident_kilobytes(process.pid) - before < 22.5 * CONNECTIONS
+    finally:
+        for wire in connected:
+            wire.close()
+        process.terminate()
+        process.wait(DEADLINE_S)
 
 
 def test_server_that_cannot_bind_leaves_no_descriptor():
