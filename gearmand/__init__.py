@@ -25,7 +25,7 @@ The rooms, in reading order. The job server:
     handover                    what a server leaves to its successor
     gate                        what stands between one peer and what it asks for
     peer, flusher, courier      one connected peer; the sending of what its socket would not take, and of results by the dozen
-    placement                   on which processor the handlers run
+    placement, yielding         on which processor the handlers run; and giving it up to others
     broker                      the one lock
     halves, gatekeeper          halves of packets; who comes in with which gate, the access list's file
     caller, recurrence          one in-process caller; the thread that submits recurring jobs

@@ -25,7 +25,6 @@ Threads: any.
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
@@ -40,6 +39,7 @@ from gearmand.registry import Registry
 from gearmand.revival import Kept, expect, give_up
 from gearmand.rows import Notes, Row, Submission
 from gearmand.steering import sweep
+from gearmand.yielding import let_others_run
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,6 @@ _JOBS_A_TURN = 500
 # and 100 workers: as many jobs a second, the slowest of them 40 ms instead of
 # 300. With few peers it only costs.)
 _CROWD = 64
-let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class Broker:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from gearmand import http_request
 from gearmand.http_request import Refused, Request
+from gearmand.yielding import let_others_run
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel
@@ -28,8 +29,6 @@ _IDLE_S = 60.0
 # it still sent: without that a reset could take the answer from it.
 _LINGER_S = 2.0
 _LINGER_BYTES = 1024**2
-# Thousands of chunks of a byte each come at once; they are no reason to keep the processor.
-_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 # Where the system can tell it, a client that has only shut down its sending
 # end counts as gone too.
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
@@ -146,7 +145,8 @@ class HttpConnection:
                 break
             self._check_size(len(whole) + size)
             self._take(size, whole)
-            _let_others_run()
+            # Thousands of chunks of a byte each come at once; they are no reason to keep the processor.
+            let_others_run()
             if self._line(0):
                 raise Refused(400, "BAD_REQUEST", "a chunk is longer than its size says")
         # Trailers are read and dropped. One with a bare line feed might be their end to somebody else.

@@ -19,12 +19,12 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 from gearmand import packet_commands, text_commands
-from gearmand.broker import let_others_run
 from gearmand.config import LEVELS, Config
 from gearmand.errors import TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 from gearmand.socket_file import SocketFile
+from gearmand.yielding import let_others_run
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 from gearmand import api, c_http, http_request
 from gearmand.answers import Answer, Asker, error_answer, not_ended
 from gearmand.api_fields import from_json, values_of
-from gearmand.broker import let_others_run
 from gearmand.config import LEVELS
 from gearmand.errors import JobLost, JobTimeout, StoreError, TlsFailure, not_settled
 from gearmand.http_connection import Bounds, Gone, HttpConnection
@@ -24,6 +23,7 @@ from gearmand.http_request import Refused, Request
 from gearmand.listener import Listener, address_text, host_of
 from gearmand.waiter import Abandoned, Waiter
 from gearmand.web import PAGES, Web
+from gearmand.yielding import let_others_run
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel

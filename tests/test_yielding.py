@@ -1,0 +1,42 @@
+"""Giving up the processor: the other threads of this process are among those that can have it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from gearmand.yielding import let_others_run
+
+MEASURED_S = 0.3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be bound to a processor here")
+def test_another_thread_on_the_same_processor_runs_before_this_one_goes_on():
+    stopping = threading.Event()
+    yields = []
+
+    def compute():
+        while not stopping.is_set():
+            pass
+
+    def give_way():
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        other = threading.Thread(target=compute)
+        other.start()
+        ends_at = time.monotonic() + MEASURED_S
+        count = 0
+        while time.monotonic() < ends_at:
+            let_others_run()
+            count += 1
+        stopping.set()
+        other.join()
+        yields.append(count)
+
+    thread = threading.Thread(target=give_way)
+    thread.start()
+    thread.join()
+    # The other one uses up its share each time; had it to wait for the interpreter's lock, there would be 100,000.
+    assert 0 < yields[0] < 5000
