@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from gearmand import http_request
 from gearmand.http_request import Refused, Request
-from gearmand.yielding import let_others_run
+from gearmand.yielding import let_others_run, pace
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel
@@ -58,6 +58,7 @@ class HttpConnection:
         self._unread_timeout_s = bounds.unread_timeout_s or None
         self._limit_bytes = bounds.body_bytes or 2**62
         self._held = held
+        self._crumbs = 0
         # From its front it loses bytes without being copied.
         self._buffer = bytearray()
         # Of the request that was read last: what is left of its body.
@@ -80,6 +81,7 @@ class HttpConnection:
             if end > http_request.HEAD_BYTES or end < 0 and len(self._buffer) > http_request.HEAD_BYTES + 3:
                 raise Refused(431, "HEADERS_TOO_LARGE", "the head is larger than %d bytes" % http_request.HEAD_BYTES)
             if end >= 0:
+                self._crumbs = 0
                 request = http_request.parse(self._cut(end, 4))
                 self._body = request
                 self._expects = "expect" in request.fields
@@ -194,6 +196,7 @@ class HttpConnection:
             raise
         except OSError:
             return False
+        self._crumbs = pace(self._crumbs, len(data))
         self._buffer += data
         self.received_bytes += len(data)
         return bool(data)

@@ -24,7 +24,7 @@ from gearmand.errors import TlsFailure
 from gearmand.peer import Peer
 from gearmand.protocol import TEXT_LINE, Decoder, Event
 from gearmand.socket_file import SocketFile
-from gearmand.yielding import let_others_run
+from gearmand.yielding import let_others_run, pace
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel
@@ -43,6 +43,10 @@ _FEW_BYTES = 1024
 _PAUSE_S = 0.0005
 _PACKETS_A_PAUSE = 200
 _LARGE_ANSWER_BYTES = 4096
+# After how many bytes of a large packet others have their turns. (Measured, 20
+# peers that send packets of a megabyte: the slowest hundredth of another
+# client's jobs 1.7 ms instead of 17.)
+_MANY_BYTES = 64 * 1024
 # From how many packets at a time on a peer that waits for no job lets others
 # have their turns after its own. (Measured, `bg -c 16 -d 16`: a tenth more
 # jobs a second, and the slowest hundredth 1.6 ms instead of 20.)
@@ -192,6 +196,9 @@ class Listener(socketserver.ThreadingTCPServer):
         self.owner.add_handler(thread, request)
         try:
             thread.start()
+            # To it, so that of many who come at once each is served before the
+            # next one comes. (Measured with `Broker.leave`: 3 ms instead of 10.)
+            let_others_run()
         except RuntimeError as error:
             self.owner.remove_handler(thread)
             self.owner.gatekeeper.dismiss(host_of(client_address))
@@ -254,7 +261,7 @@ class Handler(socketserver.BaseRequestHandler):
         # Not before: its certificate may be what opens the gate.
         self.owner.gatekeeper.give_gate(self.peer)
         decoder, peer, gate = self.decoder, self.peer, self.peer.gate
-        held = 0
+        held = crumbs = 0
         receive, receive_into = peer.socket.recv, peer.socket.recv_into
         most = _FEW_BYTES
         while not self.owner.stopping:
@@ -264,8 +271,9 @@ class Handler(socketserver.BaseRequestHandler):
                     data = receive(most)
                     if not data:
                         return
-                    most = _RECEIVE_BYTES if len(data) >= _FEW_BYTES else _FEW_BYTES
-                    peer.received_bytes += len(data)
+                    count = len(data)
+                    most = _RECEIVE_BYTES if count >= _FEW_BYTES else _FEW_BYTES
+                    peer.received_bytes += count
                     events = decoder.feed(data)
                 else:
                     count = receive_into(room)
@@ -273,6 +281,8 @@ class Handler(socketserver.BaseRequestHandler):
                         return
                     peer.received_bytes += count
                     events = decoder.filled(count)
+                    if count >= _MANY_BYTES:
+                        let_others_run()
             except BlockingIOError:
                 # The partial timeout has passed without a byte.
                 if decoder.partial or self.channel is not None and self.channel.partial:
@@ -286,7 +296,10 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if decoder.held != held:
                 held = self.owner.halves.note(peer, decoder.held)
-            if events:
+            if not events:
+                crumbs = pace(crumbs, count)
+            else:
+                crumbs = 0
                 self._serve(events)
                 if len(events) >= _PIPELINED and not peer.listening:
                     # It waits for nothing and has more, most likely: it would go on until the processor is taken from it.

@@ -13,10 +13,16 @@ import socket
 
 import pytest
 
+from gearmand import yielding
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import HEAD_BYTES, Refused, parse
 
 LIMIT_BYTES = 3000
+
+
+@pytest.fixture(autouse=True)
+def crumbs_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(yielding, "_LONGEST_PAUSE_S", 0.0)
 
 
 class Pieces:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from gearmand.yielding import let_others_run
+from gearmand import yielding
+from gearmand.yielding import let_others_run, pace
 
 MEASURED_S = 0.3
 
@@ -40,3 +41,16 @@ def test_another_thread_on_the_same_processor_runs_before_this_one_goes_on():
     thread.join()
     # The other one uses up its share each time; had it to wait for the interpreter's lock, there would be 100,000.
     assert 0 < yields[0] < 5000
+
+
+def test_peer_whose_packet_comes_in_crumbs_is_heard_more_and_more_rarely(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(yielding.time, "sleep", pauses.append)
+    crumbs = 0
+    for _ in range(9):
+        crumbs = pace(crumbs, 1)
+    assert pauses == []
+    for _ in range(100):
+        crumbs = pace(crumbs, 63)
+    assert pauses == sorted(pauses) and pauses[0] == 0.01 and pauses[-1] == 0.5
+    assert pace(crumbs, 64) == 0 and len(pauses) == 100
