@@ -167,7 +167,7 @@ class Listener(socketserver.ThreadingTCPServer):
             raise
 
     def _set_options(self, request: socket.socket) -> None:
-        """The system's own timeouts of a connection. Not in its handler: what its thread's stack has taken once it keeps."""
+        """The system's own timeouts of a connection. Set before its handler runs, whose stack would grow by a page of it for good."""
         config = self.owner.config
         if self.address_family != socket.AF_UNIX:
             _set_tcp_options(request, config)

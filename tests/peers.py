@@ -20,7 +20,7 @@ from wire import Closed, Wire
 
 def foreign(path):
     """A program that is not ours; nowhere, where the tests are to do without (GEARMAND_TEST_WITHOUT_PEERS)."""
-    return "/nowhere/" + path if os.environ.get("GEARMAND_TEST_WITHOUT_PEERS") else path
+    return "/nowhere/" + path.lstrip("/") if os.environ.get("GEARMAND_TEST_WITHOUT_PEERS") else path
 
 
 C_SERVER = foreign("/usr/sbin/gearmand")
