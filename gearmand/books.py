@@ -55,7 +55,7 @@ class Books:
         self.pending: Dict[Tuple[Function, Hashable], Pending] = {}
         # Every unfinished job is either in `jobs` or plain and in its queue.
         self.plain = Plain()
-        self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, grab)
+        self.wakeups = Wakeups(self._rules.wakeups, self._rules.grace_s, self._rules.linger_s, grab, self._hasten)
         self.running = 0
         # How many bytes more the jobs in memory may take; and what else is bounded.
         self.room = rules.most_bytes
@@ -75,7 +75,8 @@ class Books:
         # has asked for it.
         self.events: Optional[List[Event]] = None
         self.asking: Optional[Party] = None
-        self._deadlines_sooner = False
+        # Whether something may be due sooner than was said last.
+        self.sooner = False
         # Functions for which sleepers are being woken, see `_wake_more`.
         self._waking: Dict[Function, None] = {}
         # Due times are of the calendar (seconds since 1970), timeouts of the
@@ -151,9 +152,11 @@ class Books:
 
     def enqueue(self, job: Job, since: Optional[float] = None, again: bool = False) -> None:
         """Put a job that is on the books into its queue, and wake whom it needs. `since`: when it came there, if not now."""
+        function, priority = job.function, job.priority
         job.since = self.now if since is None else since
-        job.function.queues[job.priority].push(job, again)
-        self._make_known(job.function, job.priority)
+        function.queues[priority].push(job, again)
+        if function.sleepers or function.unaware[priority]:
+            self._make_known(function, priority)
 
     def enqueue_plain(self, function: Function, priority: int, workloads: Sequence[bytes]) -> List[bytes]:
         """Put new plain jobs into their queue, and wake whom they need. Returns their handles."""
@@ -197,11 +200,10 @@ class Books:
         self.running += 1
         if function.policy is not None:
             self._count_given_out(function)
-        self._start_timeout(job)
+        self._start_timeout(job, party)
 
-    def _start_timeout(self, job: Job) -> None:
-        assert job.worker is not None
-        ability = job.worker.abilities.get(job.function)
+    def _start_timeout(self, job: Job, party: Party) -> None:
+        ability = party.abilities.get(job.function)
         if ability is not None and ability.timeout_s is not None:
             job.entry = self.add_deadline(self._timeouts, self.now + ability.timeout_s, job)
 
@@ -209,7 +211,7 @@ class Books:
         """The job that the party runs, or gets back because it waits again after the party's timeout."""
         job = party.running.get(handle)
         if job is None:
-            if handle not in party.past:
+            if not party.held(handle):
                 return None
             job = self.jobs.get(handle)
             if job is None or job.state is not QUEUED or job.was_reported:
@@ -219,7 +221,7 @@ class Books:
         elif self._rules.reports_extend and job.entry is not None:
             self._timeouts.call_off(job.entry)
             job.entry = None
-            self._start_timeout(job)
+            self._start_timeout(job, party)
         return job
 
     def _lose(self, job: Job) -> None:
@@ -386,22 +388,23 @@ class Books:
         if job.rows:
             self.notes.removed += job.rows
             self.dormant.bytes -= JOB_BYTES + len(job.workload)
-        self._forget_listeners(job)
-        self._forget_unique(job)
+        if job.listeners is not None:
+            self._forget_listeners(job)
+        if job.unique:
+            self._forget_unique(job)
         # A dead entry in a queue may keep the job for a while, not its bytes.
         job.workload = b""
         if not function.jobs and not function.workers:
             self.functions.note_if_idle(function)
 
     def _forget_listeners(self, job: Job) -> None:
-        if job.listeners is not None:
-            for listener in job.listeners:
-                del listener.listening[job]
-            job.listeners = None
+        for listener in job.listeners or ():
+            del listener.listening[job]
+        job.listeners = None
 
     def _forget_unique(self, job: Job) -> None:
         """Which is another job's by now, if this one was buried meanwhile."""
-        key = key_of(job.unique, job.workload) if job.unique else None
+        key = key_of(job.unique, job.workload)
         if key is not None and self.uniques.find(key, job.function) is job:
             self.uniques.remove(key, job)
 
@@ -444,12 +447,16 @@ class Books:
         listeners = job.listeners
         if listeners is not None:
             for listener, times in listeners.items():
-                for _ in range(times):
+                while times:
                     listener.post(kind, body)
+                    times -= 1
 
     def add_deadline(self, deadlines: Deadlines, due: float, item: Any) -> List[Any]:
         """An entry for the item; `sooner` where it is the next one."""
         entry = deadlines.add(due, item)
         if deadlines.next_due() == due:
-            self._deadlines_sooner = True
+            self._hasten()
         return entry
+
+    def _hasten(self) -> None:
+        self.sooner = True

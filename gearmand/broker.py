@@ -87,8 +87,8 @@ class Broker:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def turn(self, work: Callable[..., Result], *arguments: Any, **more: Any) -> Result:
-        """Return `work(registry, *arguments, **more)`, done under the lock, and send what it posted."""
+    def turn(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Return `work(registry, *arguments)`, done under the lock, and send what it posted."""
         registry = self.registry
         posted: Sequence[Peer] = ()
         notes: Optional[Notes] = None
@@ -99,7 +99,7 @@ class Broker:
                 registry.now = self._clock()
                 registry.epoch_s = self._wall_clock()
                 try:
-                    return work(registry, *arguments, **more)
+                    return work(registry, *arguments)
                 finally:
                     if registry.sooner:
                         self.due.notify()

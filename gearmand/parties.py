@@ -18,37 +18,13 @@ if TYPE_CHECKING:
     from gearmand.jobs import Job
 
 REMEMBERED_HANDLES = 1024
+"""How many of the handles that a party held and holds no longer it is known by. Only their hashes are kept, 8 bytes each: 5,000
+workers that have all done a thousand jobs cost 40 MB here, and would cost 360 MB as handles."""
+_NO_PAST = array("q")
 _PRIORITIES = tuple(Priority)
 
 Assign = Callable[["Party", "Job"], None]
 """Posts a party the job that it was given, in the form that it asked for."""
-
-
-class Past:
-    """The last handles that a party held and holds no longer, up to `REMEMBERED_HANDLES`.
-
-    Kept as their hashes, 8 bytes each: 5,000 workers that have all done a
-    thousand jobs cost 40 MB here, and would cost 360 MB as handles.
-    """
-
-    __slots__ = ("_hashes", "_oldest")
-
-    def __init__(self) -> None:
-        self._hashes = array("q")
-        self._oldest = 0
-
-    def add(self, handle: bytes) -> None:
-        if len(self._hashes) < REMEMBERED_HANDLES:
-            self._hashes.append(hash(handle))
-        else:
-            self._hashes[self._oldest] = hash(handle)
-            self._oldest = (self._oldest + 1) % REMEMBERED_HANDLES
-
-    def __contains__(self, handle: bytes) -> bool:
-        return hash(handle) in self._hashes
-
-
-_NO_PAST = Past()
 
 
 class Ability:
@@ -78,7 +54,8 @@ class Party:
         "claim",
         "claim_number",
         "running",
-        "past",
+        "_past",
+        "_oldest",
         "listening",
         "client_id",
         "exceptions",
@@ -110,7 +87,10 @@ class Party:
         self.claim: Optional["Function"] = None
         self.claim_number = 0
         self.running: Dict[bytes, "Job"] = {}
-        self.past = _NO_PAST
+        # The hashes of the handles that it held last; where the oldest one is,
+        # once there are as many as are kept.
+        self._past = _NO_PAST
+        self._oldest = 0
         # The unfinished jobs that it waits for.
         self.listening: Dict["Job", None] = {}
         self.client_id = b"-"
@@ -135,10 +115,19 @@ class Party:
 
     def remember(self, handle: bytes) -> None:
         """The party holds that handle no longer."""
-        if self.past is _NO_PAST:
+        past = self._past
+        if len(past) == REMEMBERED_HANDLES:
+            past[self._oldest] = hash(handle)
+            self._oldest = (self._oldest + 1) % REMEMBERED_HANDLES
+            return
+        if not past:
             # Not before: most peers hold none, and making it takes a page of the handler's stack.
-            self.past = Past()
-        self.past.add(handle)
+            past = self._past = array("q")
+        past.append(hash(handle))
+
+    def held(self, handle: bytes) -> bool:
+        """Whether that is one of the last `REMEMBERED_HANDLES` handles that it held."""
+        return hash(handle) in self._past
 
     def next_queue(self, newest_first: bool) -> Optional[Tuple["Function", "Queue", int]]:
         """Where its next job is: the function, the queue, and the index of the ability. `None`: nowhere.

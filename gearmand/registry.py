@@ -380,7 +380,7 @@ class Registry(Books):
         """Data or a warning, for the job's listeners."""
         job = self._held(party, handle)
         if job is None:
-            return handle in party.past
+            return party.held(handle)
         self._tell(job, kind, body)
         return True
 
@@ -388,7 +388,7 @@ class Registry(Books):
         """How far a job is, for its listeners and for whoever asks later."""
         job = self._held(party, handle)
         if job is None:
-            return handle in party.past
+            return party.held(handle)
         job.numerator = numerator
         job.denominator = denominator
         self._tell(job, kind, body)
@@ -396,9 +396,11 @@ class Registry(Books):
 
     def finish(self, party: Party, handle: bytes, kind: int, body: Workload) -> bool:
         """The job's end, complete or failed, for its listeners."""
-        job = self._held(party, handle)
-        if job is None:
-            return handle in party.past
+        job = party.running.get(handle)
+        if job is None or job.entry is not None:
+            job = self._held(party, handle)
+            if job is None:
+                return party.held(handle)
         tally = job.function.tally or job.function.counted()
         tally.runs.add(self.now - job.since)
         if kind != WORK_COMPLETE and self._has_another_attempt(job):
@@ -431,7 +433,7 @@ class Registry(Books):
         """The job's end: an exception for the listeners that asked for exceptions, a failure for the others."""
         job = self._held(party, handle)
         if job is None:
-            return handle in party.past
+            return party.held(handle)
         tally = job.function.counted()
         tally.runs.add(self.now - job.since)
         why = body[len(handle) + 1 :]
@@ -480,18 +482,13 @@ class Registry(Books):
 
     def next_due(self) -> Optional[float]:
         """In how many seconds `tick` should be called; `None`: not before something happens."""
-        self._deadlines_sooner = self.wakeups.sooner = False
+        self.sooner = False
         due_s = self._due.next_due()
         others = (self.wakeups, self._timeouts, self._openings, self.sweeps)
         waits = [due - self.now for due in (each.next_due() for each in others) if due is not None]
         if due_s is not None:
             waits.append(due_s - self.epoch_s)
         return max(0.0, min(waits)) if waits else None
-
-    @property
-    def sooner(self) -> bool:
-        """Whether something may be due sooner than `next_due` said last."""
-        return self._deadlines_sooner or self.wakeups.sooner
 
     @property
     def drained(self) -> bool:

@@ -33,10 +33,11 @@ class Wakeups:
     """`a_job`: how many sleepers one job wakes, 0: all. `grace_s`: how long a claim holds.
 
     `linger_s`: how long a GRAB_JOB lingers, 0: not at all. `grab`: gives a
-    party its next job, or `None`.
+    party its next job, or `None`. `hasten`: called when there is something to
+    wait for again.
     """
 
-    def __init__(self, a_job: int, grace_s: float, linger_s: float, grab: Callable[[Party], Optional[Job]]) -> None:
+    def __init__(self, a_job: int, grace_s: float, linger_s: float, grab: Callable[[Party], Optional[Job]], hasten: Callable[[], None]) -> None:
         self._a_job = a_job
         self._grace_s = grace_s
         self._linger_s = linger_s
@@ -47,8 +48,7 @@ class Wakeups:
         # When it ends, and whose it is. A party that has been answered since
         # may linger again: its `idle_since` tells.
         self._lingers: Deque[Tuple[float, Party]] = deque()
-        # Set when there is something to wait for again.
-        self.sooner = False
+        self._hasten = hasten
 
     def wake(self, function: Function, now: float) -> None:
         """Wake as many of the function's sleepers as one job wakes."""
@@ -81,7 +81,7 @@ class Wakeups:
         party.claim_number += 1
         function.claims += 1
         if not self._claims:
-            self.sooner = True
+            self._hasten()
         self._claims.append((now + self._grace_s, party, party.claim_number))
         party.post(NOOP, b"")
         return True
@@ -102,7 +102,7 @@ class Wakeups:
         party.lingering = assign
         party.idle_since = now
         if not self._lingers:
-            self.sooner = True
+            self._hasten()
         self._lingers.append((now + self._linger_s, party))
 
     def end_linger(self, party: Party) -> None:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from gearmand.parties import REMEMBERED_HANDLES, Party, Past
+from gearmand.parties import REMEMBERED_HANDLES, Party
 
 
 def handle(number: int) -> bytes:
     return b"H:%d" % number
 
 
-def test_past_remembers_a_handle():
-    past = Past()
-    past.add(handle(1))
-    assert handle(1) in past
-    assert handle(2) not in past
+def test_party_remembers_a_handle():
+    party = Party()
+    party.remember(handle(1))
+    assert party.held(handle(1))
+    assert not party.held(handle(2))
+
+
+def test_two_parties_remember_their_own_handles():
+    one, other = Party(), Party()
+    one.remember(handle(1))
+    assert not other.held(handle(1))
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_past_remembers_the_last_handles_and_no_others(rounds):
-    past = Past()
+def test_party_remembers_the_last_handles_and_no_others(rounds):
+    party = Party()
     count = rounds * REMEMBERED_HANDLES + 10
     for number in range(count):
-        past.add(handle(number))
-    known = [number for number in range(count) if handle(number) in past]
+        party.remember(handle(number))
+    known = [number for number in range(count) if party.held(handle(number))]
     assert known == list(range(count - REMEMBERED_HANDLES, count))
 
 
