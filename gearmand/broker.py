@@ -46,8 +46,6 @@ Result = TypeVar("Result")
 # (Measured, 20 clients that ask for tables and do not read them: the slowest hundredth of other clients' jobs 8 ms, with 500 rows 20.)
 _ROWS_A_TURN = 50
 _JOBS_A_TURN = 500
-# How long a peer that leaves waits at most for others to have left.
-_LEAVING_S = 0.1
 # With more peers than this, whoever is about to send to one of them first lets
 # those have their turns who have been waiting for the processor: once for a
 # job, before its result, because a submission that a worker takes at once is
@@ -196,11 +194,10 @@ class Broker:
         """The peer is gone: see `Registry.leave`. One with a great many jobs goes in several turns.
 
         Of many that go at once one goes after the other, and others have their
-        turns between them. (Measured, 200 workers that come and go together:
-        the slowest hundredth of another client's jobs 3 ms instead of 20.)
+        turns between them. (Measured, 9,000 connections that end together: the
+        slowest of another client's jobs 4 to 12 ms, mostly, instead of 1 to 11 s.)
         """
-        is_alone = self._leaving.acquire(timeout=_LEAVING_S)
-        try:
+        with self._leaving:
             with self.lock:
                 del self.peers[peer]
                 self.received_bytes += peer.received_bytes
@@ -209,9 +206,6 @@ class Broker:
             while not self.stopped and not self.turn(Registry.leave, peer, _JOBS_A_TURN):
                 pass
             let_others_run()
-        finally:
-            if is_alone:
-                self._leaving.release()
 
     # -- time --------------------------------------------------------------------
 
