@@ -177,6 +177,8 @@ class HttpConnection:
             if not count:
                 return
             self._held(self, len(whole))
+            # A large body may have come already.
+            let_others_run()
             self._receive_more()
 
     def _receive_more(self) -> None:

@@ -1,7 +1,7 @@
 """Metrics for Prometheus, in its text format: two tables of what there is, and how it is written down.
 
 Samples of one metric have to stand together, so the figures of all functions
-are taken first, some dozens a turn, and written afterwards.
+are taken first, a few a turn, and written afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from gearmand.tally import BOUNDS_S
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FUNCTIONS = 5000
 """Of how many functions there are metrics: those that were seen first, so that they stay the same ones."""
-_LINES_A_PIECE = 200
+# (Measured, 20 clients that ask and do not read: the slowest hundredth of other clients' jobs 1.3 ms, with 200 lines 3 to 9.)
+_LINES_A_PIECE = 20
 
 Figures = Dict[str, Any]
 
@@ -103,13 +104,13 @@ def exposition(broker: Broker, server: Figures) -> Iterator[bytes]:
     def row(function: Function) -> Figures:
         return figures.of_function(registry, function)
 
-    taken: List[Figures] = []
+    # By the label: two names that are no UTF-8 may have the same, and Prometheus takes no sample twice.
+    taken: Dict[str, Figures] = {}
     for rows in broker.rows(lambda registry: list(registry.functions.values())[:FUNCTIONS], row):
-        taken += rows
+        taken.update(('function="%s"' % _label(found["function"]), found) for found in rows)
     without = max(0, server["functions"] - FUNCTIONS)
     yield from _pieces(OF_SERVER, [("", {**server, "functions_without_metrics": without})])
-    # By the label: two names that are no UTF-8 may have the same, and Prometheus takes no sample twice.
-    yield from _pieces(OF_FUNCTIONS, list({'function="%s"' % _label(each["function"]): each for each in taken}.items()))
+    yield from _pieces(OF_FUNCTIONS, list(taken.items()))
 
 
 def _pieces(metrics: Sequence[Metric], rows: Sequence[Tuple[str, Figures]]) -> Iterator[bytes]:

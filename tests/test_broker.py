@@ -29,21 +29,43 @@ def entered(broker):
     return peer
 
 
-def test_peers_that_go_at_once_leave_one_after_the_other_however_long_one_takes(broker, monkeypatch):
-    peers = [entered(broker) for _ in range(5)]
-    left = []
-
-    def leave(registry, peer, most):
-        left.append(peer)
-        time.sleep(0.02)
-        return left.count(peer) == 10
-
-    monkeypatch.setattr(Registry, "leave", leave)
+def leave_all(broker, peers):
     threads = [threading.Thread(target=broker.leave, args=(peer,)) for peer in peers]
     for thread in threads:
         thread.start()
-    for thread in threads:
+    return threads
+
+
+def test_peers_that_go_at_once_leave_one_after_the_other(broker, monkeypatch):
+    others = []
+
+    def leave(registry, peer, most):
+        others.append(len(broker.peers))
+        time.sleep(0.15)
+        return True
+
+    monkeypatch.setattr(Registry, "leave", leave)
+    for thread in leave_all(broker, [entered(broker) for _ in range(5)]):
         thread.join(DEADLINE_S)
-    assert len(left) == 50
-    assert all(len(set(left[at : at + 10])) == 1 for at in range(0, 50, 10))
-    assert not broker.peers
+    assert others == [4, 3, 2, 1, 0]
+
+
+def test_peer_that_leaves_is_not_kept_by_one_that_takes_many_turns_to(broker, monkeypatch):
+    busy, free = entered(broker), entered(broker)
+    all_gone = threading.Event()
+    left = []
+
+    def leave(registry, peer, most):
+        if peer is busy and not all_gone.is_set():
+            return False
+        left.append(peer)
+        return True
+
+    monkeypatch.setattr(Registry, "leave", leave)
+    (first,) = leave_all(broker, [busy])
+    (second,) = leave_all(broker, [free])
+    second.join(DEADLINE_S)
+    assert left == [free]
+    all_gone.set()
+    first.join(DEADLINE_S)
+    assert left == [free, busy]

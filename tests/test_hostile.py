@@ -610,15 +610,6 @@ def test_connections_opened_and_closed_by_the_hundred_leave_no_handler(start):
     gone(server)
 
 
-def test_peer_that_leaves_is_not_kept_by_one_that_takes_long_to(start):
-    server = start()
-    with server.broker._leaving:
-        with Wire(server.address) as worker:
-            worker.can_do(b"f")
-            worker.echo()
-        wait_until(lambda: not server.broker.peers, "it has left")
-
-
 def test_many_peers_that_leave_at_once_have_all_left(start):
     server = start()
     with Wire(server.address) as client:

@@ -22,7 +22,7 @@ LIMIT_BYTES = 3000
 
 @pytest.fixture(autouse=True)
 def crumbs_are_not_waited_for(monkeypatch):
-    monkeypatch.setattr(yielding, "_LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(yielding, "_PAUSES_S", (0.0,))
 
 
 class Pieces:

@@ -174,7 +174,7 @@ ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "flusher": "fcntl queue select socket threading time",
     "courier": "queue threading",
     "placement": "os sys threading time",
-    "yielding": "ctypes os sys time",
+    "yielding": "ctypes os random sys time",
     "broker": "threading",
     "halves": "threading",
     "gatekeeper": "os tempfile threading",
