@@ -62,12 +62,15 @@ def c_server(c_version, tmp_path):
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=NAMES)
 def test_conversation_with_the_c_server_goes_as_written_where_no_difference_is_known(conversation, c_version, c_server):
     reason = DIFFERENCES.get(conversation.name)
-    address = c_server(conversation.options)
     if reason is None:
-        hold(conversation, address, C_TIMEOUT_S)
+        try:
+            hold(conversation, c_server(conversation.options), C_TIMEOUT_S)
+        except Mismatch:
+            # It has races of its own: on a busy machine it answers NO_JOB to a worker that it has just woken for a job.
+            hold(conversation, c_server(conversation.options), C_TIMEOUT_S)
         return
     try:
-        hold(conversation, address, C_DIFFERS_TIMEOUT_S)
+        hold(conversation, c_server(conversation.options), C_DIFFERS_TIMEOUT_S)
     except Mismatch as mismatch:
         pytest.xfail("%s\n%s" % (reason, mismatch))
     if c_version == C_VERSION:
