@@ -205,7 +205,7 @@ class Mysql(Database):
     def make(self):
         self.run(
             self.found["mariadb-install-db"], "--no-defaults", "--datadir=" + os.path.join(self.directory, "data"),
-            "--auth-root-authentication-method=normal", "--skip-test-db",
+            "--auth-root-authentication-method=normal", "--skip-test-db", "--tmpdir=" + self.directory,
         )  # fmt: skip
         with open(os.path.join(self.directory, "users"), "w") as file:
             file.write("CREATE DATABASE IF NOT EXISTS gear;\nCREATE USER IF NOT EXISTS gear IDENTIFIED BY '%s';\n" % PASSWORD)
@@ -216,6 +216,8 @@ class Mysql(Database):
             self.found["mariadbd"], "--no-defaults", "--datadir=" + os.path.join(self.directory, "data"),
             "--bind-address=127.0.0.1", "--port=%d" % self.port, "--socket=" + os.path.join(self.directory, "socket"),
             "--init-file=" + os.path.join(self.directory, "users"), "--innodb-buffer-pool-size=32M", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite",
+            # Its own: each that starts throws away what it finds of others in /tmp.
+            "--tmpdir=" + self.directory,
         ]  # fmt: skip
 
     def connect(self, user="gear", password=PASSWORD):
