@@ -36,18 +36,38 @@ def leave_all(broker, peers):
     return threads
 
 
+class Watched:
+    """A lock that tells who waits for it."""
+
+    def __init__(self):
+        self.waiting = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        me = threading.get_ident()
+        self.waiting.add(me)
+        self._lock.acquire()
+        self.waiting.discard(me)
+
+    def __exit__(self, *raised):
+        self._lock.release()
+
+
 def test_peers_that_go_at_once_leave_one_after_the_other(broker, monkeypatch):
-    others = []
+    peers = [entered(broker) for _ in range(5)]
+    broker.lock = Watched()
+    waiting = []
 
     def leave(registry, peer, most):
-        others.append(len(broker.peers))
         time.sleep(0.15)
+        waiting.append(len(broker.lock.waiting))
         return True
 
     monkeypatch.setattr(Registry, "leave", leave)
-    for thread in leave_all(broker, [entered(broker) for _ in range(5)]):
+    for thread in leave_all(broker, peers):
         thread.join(DEADLINE_S)
-    assert others == [4, 3, 2, 1, 0]
+    # The others wait for their turn to leave, not for the lock that everybody needs.
+    assert waiting == [0, 0, 0, 0, 0]
 
 
 def test_peer_that_leaves_is_not_kept_by_one_that_takes_many_turns_to(broker, monkeypatch):
