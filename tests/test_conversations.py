@@ -19,6 +19,9 @@ CONVERSATIONS = [c for path in sorted(glob.glob(os.path.join(HERE, "conversation
 NAMES = [conversation.name for conversation in CONVERSATIONS]
 STEPS = [step for conversation in CONVERSATIONS for step in conversation.steps]
 
+# What is held once more where it goes otherwise: on a busy machine the C server
+# answers NO_JOB to a worker that it has just woken for a job whose time was up.
+C_RACES = "timeouts: "
 C_TIMEOUT_S = 5.0
 # Where it is known to stay silent.
 C_DIFFERS_TIMEOUT_S = 2.0
@@ -66,7 +69,8 @@ def test_conversation_with_the_c_server_goes_as_written_where_no_difference_is_k
         try:
             hold(conversation, c_server(conversation.options), C_TIMEOUT_S)
         except Mismatch:
-            # It has races of its own: on a busy machine it answers NO_JOB to a worker that it has just woken for a job.
+            if not conversation.name.startswith(C_RACES):
+                raise
             hold(conversation, c_server(conversation.options), C_TIMEOUT_S)
         return
     try:
