@@ -54,6 +54,13 @@ _JOBS_A_TURN = 500
 # slowest of them 180 ms instead of 1,200. Before every sending it is 8 % fewer
 # jobs; with few peers it only costs.)
 _CROWD = 64
+# With more peers than this, what one turn has for several of them leaves by the
+# courier, together with what other turns have: who plays many of them is then
+# woken once for all of it. (Measured on a virtual machine, where waking an idle
+# processor costs more than sending: `sync -c 8 -w 8` 17 % more jobs a second,
+# with 32 jobs each 14 %, the slowest hundredth 0.7 of what it took; with two
+# peers it is 4 % fewer, and for a turn with one alone, `drain`, 20 %.)
+_FEW_PEERS = 4
 
 
 class Broker:
@@ -123,8 +130,9 @@ class Broker:
                 self.keeper.note(notes)
             if len(posted) == 1 and len(self.peers) > _CROWD:
                 let_others_run()
+            together = len(posted) > 1 and len(self.peers) > _FEW_PEERS
             for peer in posted:
-                if len(peer.listening) < MANY_JOBS:
+                if not together and len(peer.listening) < MANY_JOBS:
                     peer.flush()
                 else:
                     self.courier.give(peer)
