@@ -1,4 +1,4 @@
-"""The thread that sends to peers which wait for many jobs, so that what comes for one of them leaves together.
+"""The thread that sends what need not leave alone, so that what comes for one peer, or for several, leaves together.
 
     post ──▶ outbox ──▶ give ──▶ [handlers that can run have their turns] ──▶ flush
 
@@ -29,6 +29,9 @@ class Courier:
 
     def __init__(self, place: Callable[[], None]) -> None:
         self._place = place
+        # Called with a peer that is given up because of an error of ours, while
+        # that is being handled.
+        self.on_error: Callable[[Peer], None] = lambda peer: None
         self._peers: "queue.SimpleQueue[Optional[Peer]]" = queue.SimpleQueue()
         self._thread: Optional[threading.Thread] = None
 
@@ -52,4 +55,8 @@ class Courier:
             peer = self._peers.get()
             if peer is None:
                 return
-            peer.flush()
+            try:
+                peer.flush()
+            except Exception:
+                self.on_error(peer)
+                peer.abort("an error of this server")

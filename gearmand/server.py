@@ -41,6 +41,7 @@ from gearmand.registry import Registry
 from gearmand.version import VERSION
 
 if TYPE_CHECKING:
+    from gearmand.peer import Peer
     from gearmand.tls import ServerSide
     from gearmand.web import Web
 
@@ -97,6 +98,7 @@ class Server:
         self.placement = Placement(config.handler_cpu, self._complain_of_processors, self._say_where)
         self.most_connections = _most_connections(config.max_connections)
         self.broker = Broker(_registry(config), time.monotonic, time.time, self.placement.place)
+        self.broker.courier.on_error = self._complain_of_sending
         self.gatekeeper = Gatekeeper(
             self.broker, config.acl, _bounds(config, self.most_connections), config.admin_loopback,
             lambda what: self.log.log(NOTICE, "%s", what),
@@ -232,6 +234,9 @@ class Server:
 
     def _complain_of_processors(self, what: str) -> None:
         self.complaints.say(LEVELS["WARNING"], "processors", "%s", what)
+
+    def _complain_of_sending(self, peer: Peer) -> None:
+        self.complaints.say(LEVELS["ERROR"], "errors of this server", "%s: sending to it failed", peer.address, exc_info=True)
 
     def _say_where(self, cpu: int) -> None:
         self.log.log(NOTICE, "its handlers run on processor %d now; others kept theirs busy", cpu)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 
 from gearmand import Server
 from gearmand.courier import MANY_JOBS, Courier
-from wire import DEADLINE_S, JOB_CREATED, SUBMIT_JOB, WORK_COMPLETE, Wire, wait_until
+from gearmand.peer import Peer
+from wire import DEADLINE_S, JOB_CREATED, PRE_SLEEP, SUBMIT_JOB, WORK_COMPLETE, Wire, wait_until
 
 
 class Fake:
@@ -72,6 +74,44 @@ def test_courier_is_placed_first_and_sends_what_it_was_given_before_it_ends():
 
 def test_courier_that_was_never_started_stops():
     Courier(lambda: None).stop()
+
+
+def test_courier_goes_on_after_an_error_of_ours_and_gives_that_peer_up(server, monkeypatch):
+    failed = []
+    server.broker.courier.on_error = failed.append
+    with Wire(server.address) as client, Wire(server.address) as other:
+        client.echo()
+        other.echo()
+        (peer, _) = server.broker.peers
+
+        def fail(peer):
+            raise ValueError("ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Peer, "flush", fail)
+            server.broker.courier.give(peer)
+            assert client.is_closed()
+        assert failed == [peer]
+        wait_until(lambda: len(server.broker.peers) == 1, "the peer has gone")
+        (peer,) = server.broker.peers
+        server.broker.courier.give(peer)
+        other.echo()
+
+
+def test_what_a_turn_has_for_several_of_many_peers_leaves_by_the_courier(server, given):
+    with contextlib.ExitStack() as stack:
+        client, worker, *others = [stack.enter_context(Wire(server.address)) for _ in range(5)]
+        for wire in (client, worker, *others):
+            wire.echo()
+        assert given == []
+        worker.can_do(b"f")
+        worker.send(PRE_SLEEP)
+        worker.echo()
+        handle = client.submit(b"f", b"work")
+        # JOB_CREATED for the one, and NOOP for the other.
+        assert len(given) == 2
+        complete(worker, 1)
+        assert results(client, 1) == {handle: b"work"}
 
 
 def test_client_that_waits_for_few_jobs_is_sent_each_result_by_who_posts_it(server, given):
