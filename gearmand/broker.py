@@ -59,7 +59,9 @@ _CROWD = 64
 # woken once for all of it. (Measured on a virtual machine, where waking an idle
 # processor costs more than sending: `sync -c 8 -w 8` 17 % more jobs a second,
 # with 32 jobs each 14 %, the slowest hundredth 0.7 of what it took; with two
-# peers it is 4 % fewer, and for a turn with one alone, `drain`, 20 %.)
+# peers it is 4 % fewer, and for a turn with one alone, `drain`, 20 %.) So do
+# the answers to those who ask for many things at a time, once all that can run
+# have theirs. (Measured, `bg -c 16 -d 16`: a fifth more jobs a second.)
 _FEW_PEERS = 4
 
 
@@ -128,7 +130,7 @@ class Broker:
             if notes is not None and not keeper.note(notes):
                 # It has been closed; another has its place now.
                 self.keeper.note(notes)
-            if len(posted) == 1 and len(self.peers) > _CROWD:
+            if len(posted) == 1 and len(self.peers) > (_FEW_PEERS if posted[0].pipelines else _CROWD):
                 let_others_run()
             together = len(posted) > 1 and len(self.peers) > _FEW_PEERS
             for peer in posted:

@@ -301,8 +301,9 @@ class Handler(socketserver.BaseRequestHandler):
                 crumbs = pace(crumbs, count)
             else:
                 crumbs = 0
+                peer.pipelines = len(events) >= _PIPELINED and not peer.listening
                 self._serve(events)
-                if len(events) >= _PIPELINED and not peer.listening:
+                if peer.pipelines:
                     # It waits for nothing and has more, most likely: it would go on until the processor is taken from it.
                     let_others_run()
                 if gate is not None and gate.refused:

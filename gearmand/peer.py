@@ -51,6 +51,7 @@ class Peer(Party):
         "common_name",
         "outbox",
         "touched",
+        "pipelines",
         "backed_up",
         "closed",
         "progress_at",
@@ -84,6 +85,9 @@ class Peer(Party):
         # Whether it is among the touched peers already: guarded, as they are,
         # by the broker's lock.
         self.touched = False
+        # Whether it has just asked for many things at a time and waits for no
+        # job; its handler says so.
+        self.pipelines = False
         self.backed_up = False
         self.closed = False
         # When it last took a byte; kept while it is backed up.
