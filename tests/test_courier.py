@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from gearmand import Server
+from gearmand import Server, broker, courier as module
 from gearmand.courier import MANY_JOBS, Courier
 from gearmand.peer import Peer
-from wire import DEADLINE_S, JOB_CREATED, PRE_SLEEP, SUBMIT_JOB, WORK_COMPLETE, Wire, wait_until
+from wire import DEADLINE_S, ECHO_REQ, ECHO_RES, JOB_CREATED, PRE_SLEEP, SUBMIT_JOB, WORK_COMPLETE, Wire, packet, wait_until
 
 
 class Fake:
@@ -112,6 +112,81 @@ def test_what_a_turn_has_for_several_of_many_peers_leaves_by_the_courier(server,
         assert len(given) == 2
         complete(worker, 1)
         assert results(client, 1) == {handle: b"work"}
+
+
+def test_first_that_sends_in_a_crowd_sends_for_those_who_come_meanwhile(monkeypatch):
+    courier = Courier(lambda: None)
+    first, late = Fake(), Fake()
+
+    def let_others_run():
+        thread = threading.Thread(target=courier.send_with_others, args=(late,))
+        thread.start()
+        thread.join()
+        assert first.flushes == late.flushes == []
+
+    monkeypatch.setattr(module, "let_others_run", let_others_run)
+    courier.send_with_others(first)
+    assert first.flushes == late.flushes == [threading.current_thread().name]
+
+
+def test_who_sends_for_all_and_does_not_run_is_not_waited_for_by_many():
+    courier = Courier(lambda: None)
+    peers = [Fake() for _ in range(module._MOST_WAITING)]
+    with courier._sends:
+        for peer in peers:
+            assert not any(each.flushes for each in peers)
+            courier.send_with_others(peer)
+        assert all(len(peer.flushes) == 1 for peer in peers)
+
+
+def test_what_comes_between_the_last_send_and_giving_the_turn_back_is_sent(monkeypatch):
+    courier = Courier(lambda: None)
+    first, late = Fake(), Fake()
+    send_all = courier._send_all
+
+    def send_all_and_get_one_more():
+        send_all()
+        if not late.flushes:
+            courier.send_with_others(late)
+
+    monkeypatch.setattr(courier, "_send_all", send_all_and_get_one_more)
+    courier.send_with_others(first)
+    assert len(first.flushes) == len(late.flushes) == 1
+
+
+def test_error_of_ours_ends_the_peer_that_it_is_about_and_not_who_sends_for_it():
+    class Broken(Fake):
+        def flush(self):
+            raise ValueError("ours")
+
+        def abort(self, why):
+            self.why = why
+
+    courier = Courier(lambda: None)
+    failed = []
+    courier.on_error = failed.append
+    broken, other = Broken(), Fake()
+    courier._waiting.append(broken)
+    courier.send_with_others(other)
+    assert failed == [broken] and broken.why == "an error of this server" and len(other.flushes) == 1
+
+
+@pytest.mark.parametrize("few, crowd, packets, expected", [(99, 1, 1, True), (99, 99, 1, False), (1, 99, 8, True), (1, 99, 7, False)])
+def test_what_a_turn_has_for_one_peer_leaves_with_others_in_a_crowd_or_where_many_things_are_asked_for(
+    server, monkeypatch, few, crowd, packets, expected
+):
+    sent = []
+    send = server.broker.courier.send_with_others
+    with Wire(server.address) as client, Wire(server.address) as other:
+        client.echo()
+        other.echo()
+        monkeypatch.setattr(broker, "_FEW_PEERS", few)
+        monkeypatch.setattr(broker, "_CROWD", crowd)
+        monkeypatch.setattr(server.broker.courier, "send_with_others", lambda peer: sent.append(peer) or send(peer))
+        client.send_raw(b"".join(packet(ECHO_REQ, b"x") for _ in range(packets)))
+        for _ in range(packets):
+            assert client.receive() == (ECHO_RES, b"x")
+    assert bool(sent) == expected
 
 
 def test_client_that_waits_for_few_jobs_is_sent_each_result_by_who_posts_it(server, given):
