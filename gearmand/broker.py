@@ -53,7 +53,7 @@ _JOBS_A_TURN = 500
 # (Measured, 100 clients and 100 workers: the slowest job 180 to 500 ms, and
 # 1,200 where each sends at once, with as many jobs a second; a fifth fewer
 # where each lets the others have their turns and sends for itself.)
-_CROWD = 64
+_CROWD = 40
 # With more peers than this, what one turn has for several of them leaves by the
 # courier, together with what other turns have: who plays many of them is then
 # woken once for all of it. (Measured on a virtual machine, where waking an idle
