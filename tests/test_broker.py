@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from gearmand import broker as module
 from gearmand.broker import Broker
 from gearmand.peer import Peer
 from gearmand.registry import Registry
@@ -89,3 +90,13 @@ def test_peer_that_leaves_is_not_kept_by_one_that_takes_many_turns_to(broker, mo
     all_gone.set()
     first.join(DEADLINE_S)
     assert left == [free, busy]
+
+
+def test_table_of_jobs_comes_in_pieces_between_which_others_have_their_turns(broker, monkeypatch):
+    happened = []
+    monkeypatch.setattr(module, "let_others_run", lambda: happened.append("others"))
+    for number in range(2 * module._ROWS_A_PIECE + 1):
+        broker.turn(Registry.submit_plain, b"f", b"%d" % number)
+    for rows in broker.rows_of_plain(lambda job: job.workload):
+        happened.append(len(rows))
+    assert happened == ["others", module._ROWS_A_PIECE, "others", module._ROWS_A_PIECE, "others", 1]
