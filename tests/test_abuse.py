@@ -21,7 +21,7 @@ def test_abuses_leave_nothing_behind():
     only = [word for name in names for word in ("--only", name)]
     done = subprocess.run([sys.executable, SCRIPT, "--seconds", "0.5", *only], stdout=subprocess.PIPE, timeout=170)
     lines = done.stdout.decode().splitlines()
-    verdicts = {line.split()[0]: line.split(None, 4)[4] for line in lines[2:]}
+    verdicts = {line.split()[0]: line.split(None, 5)[5] for line in lines[2:]}
     assert sorted(verdicts) == sorted(names)
     assert set(verdicts.values()) <= {"passed", "slow"}
     assert done.returncode == ("slow" in verdicts.values())
