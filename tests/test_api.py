@@ -12,7 +12,7 @@ import time
 import pytest
 
 from certificates import certificates
-from gearmand import Server, api, text_commands
+from gearmand import Server, api, api_fields, text_commands
 from gearmand.api_fields import Field, from_json, to_json, values_of
 from gearmand.http_request import Refused
 from gearmand.web_handler import _match
@@ -706,3 +706,17 @@ def test_function_that_cannot_stand_in_a_path_is_changed_through_a_dash(asked, n
     assert asked.get("/functions/-?function=" + name)["paused"] is True
     assert asked("DELETE", "/functions/-", {"function": name}) == {"dropped": name}
     assert asked("PUT", "/functions/-")["function"] == "-"
+
+
+@pytest.mark.parametrize("apart", [1, 1000, 20_000])
+def test_shape_of_a_body_is_counted_to_the_end_wherever_its_values_stand(apart):
+    values = api_fields._VALUES
+
+    def body(count):
+        # Lists in lists, with blanks between them.
+        return b'{"a": [' + (b" " * apart).join([b"["] * count) + b"]" * count + b"]}"
+
+    inside = from_json(body(values - 4))
+    assert json.dumps(inside).count("[") == values - 3
+    with pytest.raises(Refused, match="deeper or wider"):
+        from_json(body(values + 1))
