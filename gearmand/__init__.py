@@ -42,6 +42,7 @@ HTTP, which is loaded where it is asked for:
     http_request, http_connection    bytes to requests, and off a socket
     figures, history, metrics   what there is to see, now and of the last hour; for Prometheus
     waiter                      one client that waits for a job
+    json_bodies                 JSON, a piece at a time
     api_fields, answers         values of requests; what they are answered with
     c_http, api_jobs, api_recurring, api    jobs as in C; the JSON API
     dashboard_page              the page at /, made of the files in dashboard/

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Union
 
-from gearmand.api_fields import to_json
 from gearmand.broker import Broker
 from gearmand.caller import keep_and_submit
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.gate import Gate
 from gearmand.http_request import Refused
+from gearmand.json_bodies import to_json
 from gearmand.rows import Submission
 from gearmand.waiter import Report, Waiter
 

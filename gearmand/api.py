@@ -14,13 +14,14 @@ import os
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from gearmand import api_recurring, figures, operations, text_commands
-from gearmand.api_fields import Field, invalid, to_json
+from gearmand.api_fields import Field, invalid
 from gearmand.answers import Answer, Asker, json_answer
 from gearmand.api_jobs import kept_result, result_of, submit
 from gearmand.functions import Function
 from gearmand.history import STEP_S, History
 from gearmand.http_request import Refused
 from gearmand.jobs import ENDED, Job
+from gearmand.json_bodies import to_json
 from gearmand.registry import Registry
 from gearmand.results import Result
 from gearmand.tally import BOUNDS_S

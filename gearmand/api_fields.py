@@ -1,26 +1,16 @@
-"""The fields of a request of the JSON API: from the path, the query and a JSON body to checked values; and values to JSON.
-
-Bytes are text in JSON where they are UTF-8, else `{"base64": "..."}`; either
-form is understood.
-"""
+"""The fields of a request of the JSON API: from the path, the query and a JSON body to checked values."""
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 from urllib.parse import unquote_to_bytes
 
 from gearmand.http_request import Refused
+from gearmand.json_bodies import from_base64
 
 ELSEWHERE = b"-"
 """What no browser, or no proxy, lets through in a path stands in the query or the body, with this in its place."""
-_DIGITS = 20
-# How many lists, objects and values an object of JSON may have, and strings; that of any operation has a tenth.
-_VALUES = 200
-# To count what there is hundreds of thousands of takes a millisecond.
-_PIECE_BYTES = 16 * 1024
 
 
 class Field(NamedTuple):
@@ -91,7 +81,7 @@ def _bytes(field: Field, given: Any) -> bytes:
         return given.encode("utf-8")
     if list(given) != ["base64"]:
         raise ValueError
-    return base64.b64decode(given["base64"], validate=True)
+    return from_base64(given["base64"])
 
 
 def _name(field: Field, given: Any) -> bytes:
@@ -148,73 +138,3 @@ _WANTED = {
     "amount": "a number, 0 or more",
     "flag": "true or false",
 }
-
-
-def from_json(body: bytes) -> Mapping[str, Any]:
-    """The object that is the body of a request. Refused: it is none."""
-    _check_shape(body)
-    try:
-        found = json.loads(body.decode("utf-8"), parse_int=_int, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        # The latter not for the body's sake, see `_check_shape`.
-        raise Refused(400, "INVALID_JSON", "the body is no JSON: %s" % str(error)[:200]) from None
-    if not isinstance(found, dict):
-        raise Refused(400, "INVALID_JSON", "the body is no JSON object")
-    return found
-
-
-def _check_shape(body: bytes) -> None:
-    """Refused: it is too deep or too wide.
-
-    The decoder recurses in C, as deep as the body is; Python 3.13 ends the
-    process there, because a handler's stack is small. And it keeps the
-    interpreter to itself. So what is counted here is counted up to the place
-    where the body is no JSON as the decoder sees it.
-    """
-    if not _has_more(body, b'"[{,', _VALUES):
-        return  # Wherever they stand.
-    bare = body
-    if b"\\" in body:
-        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if not _has_more(bare, b'"', 2 * _VALUES):
-        outside = b"".join(bare.split(b'"')[::2])
-        if not _has_more(outside, b"[{,", _VALUES):
-            return
-    raise Refused(400, "INVALID_JSON", "the body is deeper or wider than that of any operation")
-
-
-def _has_more(text: bytes, marks: bytes, most: int) -> bool:
-    """Whether there are more than `most` of some characters in it. Not all are looked at where there are a great many."""
-    found = 0
-    for at in range(0, len(text), _PIECE_BYTES):
-        piece = text[at : at + _PIECE_BYTES]
-        found += sum(map(piece.count, marks))
-        if found > most:
-            return True
-    return False
-
-
-def _int(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise ValueError("a number of %d digits" % len(digits))
-    return int(digits)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError("%s is no number" % name)
-
-
-def to_json(value: Any, as_base64: bool = False) -> bytes:
-    """`as_base64`: all bytes in that form."""
-    return json.dumps(value, ensure_ascii=False, default=_base64 if as_base64 else _text_or_base64).encode("utf-8")
-
-
-def _text_or_base64(value: bytes) -> Any:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return _base64(value)
-
-
-def _base64(value: bytes) -> Any:
-    return {"base64": base64.b64encode(value).decode("ascii")}

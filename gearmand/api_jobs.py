@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, Iterator, List, Optional
 
-from gearmand.api_fields import invalid, to_json
+from gearmand.api_fields import invalid
 from gearmand.answers import Answer, Asker, json_answer, refused, submit_and_wait, submit_in_background
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.http_request import Refused
 from gearmand.jobs import Priority
+from gearmand.json_bodies import to_json
 from gearmand.packet_commands import checked
 from gearmand.protocol import PacketType
 from gearmand.results import Result

@@ -14,11 +14,11 @@ import select
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional
 
 from gearmand import http_request
 from gearmand.http_request import Refused, Request
-from gearmand.yielding import let_others_run, pace
+from gearmand.yielding import Turnstile, let_others_run, pace
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel
@@ -33,6 +33,11 @@ _LINGER_BYTES = 1024**2
 # end counts as gone too.
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
+# Passed by every handler that has something to read, or to look after. (Measured,
+# 100 clients that submit a job and go away at once, again and again: the slowest
+# hundredth of another client's jobs 0.6 ms instead of 3.1.)
+_turnstile = Turnstile()
+
 
 class Gone(Exception):
     """The client has gone, or takes or sends nothing any more."""
@@ -44,6 +49,26 @@ class Bounds(NamedTuple):
     partial_timeout_s: float
     unread_timeout_s: float
     body_bytes: int
+
+
+class _Pile:
+    """A body as it comes. Putting it together lets go of the interpreter lock, since Python 3.10; a copy of one bytearray does not."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: List[bytes] = []
+        # Not each on its own: they may be of a byte.
+        self._last = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self._last += piece
+        if len(self._last) >= _RECEIVE_BYTES:
+            self._pieces.append(bytes(self._last))
+            self._last.clear()
+
+    def all(self) -> bytes:
+        return b"".join([*self._pieces, bytes(self._last)])
 
 
 class HttpConnection:
@@ -115,13 +140,13 @@ class HttpConnection:
             self._check_size(request.length)
         if self._expects and not self._buffer and request.length != 0:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        whole = bytearray()
+        whole = _Pile()
         try:
             if request.length is None:
                 self._take_chunks(whole)
             else:
                 self._take(request.length, whole)
-            return bytes(whole)
+            return whole.all()
         finally:
             self._held(self, 0)
 
@@ -140,12 +165,12 @@ class HttpConnection:
         if size > self._limit_bytes:
             raise Refused(413, "BODY_TOO_LARGE", "a body may have %d bytes (--max-packet)" % self._limit_bytes)
 
-    def _take_chunks(self, whole: bytearray) -> None:
+    def _take_chunks(self, whole: _Pile) -> None:
         while True:
             size = http_request.chunk_size(self._line(http_request.CHUNK_LINE_BYTES))
             if size == 0:
                 break
-            self._check_size(len(whole) + size)
+            self._check_size(whole.size + size)
             self._take(size, whole)
             # Thousands of chunks of a byte each come at once; they are no reason to keep the processor.
             let_others_run()
@@ -168,17 +193,15 @@ class HttpConnection:
                 raise Refused(400, "BAD_REQUEST", "a line of the body is too long")
             self._receive_more()
 
-    def _take(self, count: int, whole: bytearray) -> None:
+    def _take(self, count: int, whole: _Pile) -> None:
         """Add as many bytes. Nothing is allocated for what has not come."""
         while True:
             piece = self._cut(count)
-            whole += piece
+            whole.add(piece)
             count -= len(piece)
             if not count:
                 return
-            self._held(self, len(whole))
-            # A large body may have come already.
-            let_others_run()
+            self._held(self, whole.size)
             self._receive_more()
 
     def _receive_more(self) -> None:
@@ -197,7 +220,8 @@ class HttpConnection:
         except socket.timeout:
             raise
         except OSError:
-            return False
+            data = b""
+        _turnstile.wait()
         self._crumbs = pace(self._crumbs, len(data))
         self._buffer += data
         self.received_bytes += len(data)
@@ -218,7 +242,8 @@ class HttpConnection:
             raise Gone from None
 
     def is_gone(self) -> bool:
-        """Whether the client has closed its end."""
+        """Whether the client has closed its end. It lets others run first."""
+        _turnstile.wait()
         poll = select.poll()
         try:
             poll.register(self._socket.fileno(), getattr(select, "POLLRDHUP", 0))

@@ -114,7 +114,7 @@ class Waiter(Caller):
                     events = list(self.events)
                     self.events.clear()
                     return events
-            if left_s is not None and left_s <= 0:
-                raise JobTimeout("the job did not end in time", "", self.handle.decode())
             if self._is_gone():
                 raise Abandoned("it has gone")
+            if left_s is not None and left_s <= 0:
+                raise JobTimeout("the job did not end in time", "", self.handle.decode())

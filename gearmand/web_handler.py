@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 
 from gearmand import api, c_http, http_request
 from gearmand.answers import Answer, Asker, error_answer, not_ended
-from gearmand.api_fields import from_json, values_of
+from gearmand.api_fields import values_of
 from gearmand.config import LEVELS
 from gearmand.errors import JobLost, JobTimeout, StoreError, TlsFailure, not_settled
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import Refused, Request
+from gearmand.json_bodies import from_json
 from gearmand.listener import Listener, address_text, host_of
 from gearmand.waiter import Abandoned, Waiter
 from gearmand.web import PAGES, Web
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from gearmand.channel import Channel
     from gearmand.gate import Gate
 
+# As much of an answer leaves with its head.
+_JOIN_BYTES = 32 * 1024
 # What a request counts as whose client has gone before the answer.
 _CLIENT_GONE = 499
 # No page may run, frame or keep what is answered here.
@@ -216,7 +219,11 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         body = answer.body
         if isinstance(body, bytes):
             head = self._head(answer, len(body))
-            self.channel.write(head if self.command == "HEAD" else head + body)
+            if self.command == "HEAD":
+                body = b""
+            self.channel.write(head + body[:_JOIN_BYTES])
+            if len(body) > _JOIN_BYTES:
+                self.channel.write(memoryview(body)[_JOIN_BYTES:])
             return
         try:
             self._send_pieces(answer, body)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 import time
 from typing import Any, Callable
 
@@ -34,6 +35,21 @@ def _find() -> Callable[[], Any]:
 
 let_others_run = _find()
 """Let threads that are ready to run have their turns first. Where the system has no such thing it does nothing."""
+
+
+class Turnstile:
+    """For threads that wake in numbers, each for something costly: one after the other, each behind all that are ready to run.
+
+    Meanwhile the rest sleep, so that others wait for one of them, not for all.
+    """
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+
+    def wait(self) -> None:
+        with self._one_at_a_time:
+            let_others_run()
+
 
 _CRUMB_BYTES = 64
 _FEW_CRUMBS = 8

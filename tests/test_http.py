@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from gearmand import Server
+from gearmand import Server, http_connection
 from gearmand.config import Config
 from gearmand.errors import ConfigError
 from test_server import Background
@@ -460,6 +460,20 @@ def test_client_that_goes_away_abandons_its_job(server, address, leave):
     raw.socket.close() if leave == "close" else raw.socket.shutdown(socket.SHUT_WR)
     wait_until(lambda: status(server.address).get("f") == (0, 0, 0), "the job is abandoned")
     raw.socket.close()
+
+
+def test_client_passes_the_turnstile_when_it_comes_when_it_is_looked_after_and_when_it_goes(server, address, monkeypatch):
+    passed = []
+    monkeypatch.setattr(http_connection._turnstile, "wait", lambda: passed.append(None))
+    with Raw(address) as client:
+        client.send(get(b"/healthz"))
+        assert client.answer()[0] == 200 and len(passed) == 1
+    wait_until(lambda: len(passed) == 2, "its end has been read")
+    with Raw(address) as client:
+        client.send(post(b"/f", b""))
+        wait_until(lambda: status(server.address).get("f") == (1, 0, 0), "the job is queued")
+        assert len(passed) == 3
+        wait_until(lambda: len(passed) == 4, "it is looked whether it has gone")
 
 
 def test_client_that_sends_its_next_request_meanwhile_has_not_gone(server, address):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gearmand import yielding
-from gearmand.yielding import let_others_run, pace
+from gearmand.yielding import Turnstile, let_others_run, pace
 
 MEASURED_S = 0.3
 
@@ -56,3 +56,28 @@ def test_peer_whose_packet_comes_in_crumbs_is_heard_more_and_more_rarely(monkeyp
     # Those who begin together are not heard together for long.
     assert len(set(pauses)) > 90
     assert pace(crumbs, 64) == 0 and len(pauses) == 100
+
+
+def test_one_passes_a_turnstile_while_the_others_sleep(monkeypatch):
+    turnstile = Turnstile()
+    inside, most, passed = [], [], []
+    begin = threading.Barrier(8)
+
+    def let_others_run():
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.005)
+        inside.pop()
+
+    def wake():
+        begin.wait(10)
+        turnstile.wait()
+        passed.append(None)
+
+    monkeypatch.setattr(yielding, "let_others_run", let_others_run)
+    threads = [threading.Thread(target=wake) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(passed) == 8 and most == 8 * [1]
