@@ -7,7 +7,9 @@ has posted it. To one that waits for many each result is one of many, and every
 send costs as much as the rest of a job. The courier runs where the handlers
 run and does not preempt them: it comes when those that could run have run, and
 finds in an outbox what all of them have posted. (Measured, 8 clients with 32
-jobs each and 8 workers: a fifth more jobs a second.)
+jobs each and 8 workers: a fifth more jobs a second.) Who can wait is sent to
+when nobody can run any more, or after a while. (Measured, the same again: 1.1
+sends a job instead of 1.8, and a sixth to a quarter more jobs a second.)
 
     post ──▶ outbox ──▶ send_with_others ──▶ [the same] ──▶ flush, by the first that came
 
@@ -21,8 +23,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
-from typing import Callable, Deque, Optional
+from typing import Callable, Deque, Dict, Optional, Tuple
 
 from gearmand.peer import Peer
 from gearmand.yielding import let_others_run
@@ -30,6 +33,9 @@ from gearmand.yielding import let_others_run
 MANY_JOBS = 4
 """From how many on a peer's results can wait for each other."""
 
+# For how long a result may wait for others to the same peer, which has as many as
+# all handlers make meanwhile. (Measured: 8 ms bring no more jobs a second.)
+_PATIENCE_S = 0.002
 # How many peers may wait for the handler that sends for all: it may not run for
 # as long as others are busy.
 _MOST_WAITING = 64
@@ -43,7 +49,7 @@ class Courier:
         # Called with a peer that is given up because of an error of ours, while
         # that is being handled.
         self.on_error: Callable[[Peer], None] = lambda peer: None
-        self._peers: "queue.SimpleQueue[Optional[Peer]]" = queue.SimpleQueue()
+        self._peers: "queue.SimpleQueue[Optional[Tuple[Peer, bool]]]" = queue.SimpleQueue()
         self._thread: Optional[threading.Thread] = None
         # Those that `send_with_others` is about to send to, and the turn of who does.
         self._waiting: Deque[Peer] = deque()
@@ -59,9 +65,9 @@ class Courier:
         if self._thread is not None:
             self._thread.join()
 
-    def give(self, peer: Peer) -> None:
-        """Have what waits for a peer sent."""
-        self._peers.put(peer)
+    def give(self, peer: Peer, can_wait: bool = False) -> None:
+        """Have what waits for a peer sent. `can_wait`: once nothing more comes for it, or after a while."""
+        self._peers.put((peer, can_wait))
 
     def send_with_others(self, peer: Peer) -> None:
         """Send what waits for a peer, or leave that to the handler that sends for others just now."""
@@ -94,8 +100,28 @@ class Courier:
 
     def _run(self) -> None:
         self._place()
+        waiting: Dict[Peer, None] = {}
+        send_at = 0.0
         while True:
-            peer = self._peers.get()
-            if peer is None:
-                return
+            if waiting and (self._none_can_come() or time.monotonic() > send_at):
+                for peer in waiting:
+                    self._send(peer)
+                waiting.clear()
+            given = self._peers.get()
+            if given is None:
+                break
+            peer, can_wait = given
+            if not can_wait:
+                self._send(peer)
+                continue
+            if not waiting:
+                send_at = time.monotonic() + _PATIENCE_S
+            waiting[peer] = None
+        for peer in waiting:
             self._send(peer)
+
+    def _none_can_come(self) -> bool:
+        """Whether nothing is given even where all that can run have had their turns."""
+        if self._peers.empty():
+            let_others_run()
+        return self._peers.empty()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import pytest
 
@@ -14,11 +15,13 @@ from wire import DEADLINE_S, ECHO_REQ, ECHO_RES, JOB_CREATED, PRE_SLEEP, SUBMIT_
 
 
 class Fake:
-    def __init__(self):
+    def __init__(self, sent_to=None):
         self.flushes = []
+        self.sent_to = [] if sent_to is None else sent_to
 
     def flush(self):
         self.flushes.append(threading.current_thread().name)
+        self.sent_to.append(self)
 
 
 @pytest.fixture
@@ -33,9 +36,9 @@ def given(server, monkeypatch):
     given = []
     give = server.broker.courier.give
 
-    def noting(peer):
-        given.append(peer)
-        give(peer)
+    def noting(peer, can_wait=False):
+        given.append((peer, can_wait))
+        give(peer, can_wait)
 
     monkeypatch.setattr(server.broker.courier, "give", noting)
     return given
@@ -70,6 +73,49 @@ def test_courier_is_placed_first_and_sends_what_it_was_given_before_it_ends():
     courier.give(peer)
     courier.stop()
     assert placed == ["gearmand-courier"] and peer.flushes == ["gearmand-courier"] * 2
+
+
+def test_who_can_wait_is_sent_to_once_nobody_can_run_any_more(monkeypatch):
+    sent_to = []
+    courier = Courier(lambda: None)
+    many, other, few = Fake(sent_to), Fake(sent_to), Fake(sent_to)
+    rounds = [(few, many), (other, few, many), ()]
+    monkeypatch.setattr(module, "let_others_run", lambda: [courier.give(peer, peer is not few) for peer in (rounds.pop(0) if rounds else ())])
+    monkeypatch.setattr(module, "_PATIENCE_S", DEADLINE_S)
+    courier.give(many, True)
+    courier.start()
+    wait_until(lambda: len(sent_to) == 4, "all have been sent to")
+    assert sent_to == [few, few, many, other]
+    # And the next time it is as ever.
+    courier.give(other, True)
+    wait_until(lambda: len(sent_to) == 5, "it is sent to")
+    courier.stop()
+
+
+def test_who_can_wait_is_sent_to_in_time_though_others_go_on(monkeypatch):
+    courier = Courier(lambda: None)
+    many, few = Fake(), Fake()
+    ends_at = time.monotonic() + DEADLINE_S
+
+    def go_on():
+        if not many.flushes and time.monotonic() < ends_at:
+            courier.give(few)
+
+    monkeypatch.setattr(module, "let_others_run", go_on)
+    courier.give(many, True)
+    courier.start()
+    wait_until(lambda: many.flushes, "it is sent to")
+    assert time.monotonic() < ends_at and few.flushes
+    courier.stop()
+
+
+def test_who_can_wait_is_sent_to_before_the_courier_ends(monkeypatch):
+    courier = Courier(lambda: None)
+    many = Fake()
+    courier.give(many, True)
+    courier._peers.put(None)
+    courier._run()
+    assert many.flushes
 
 
 def test_courier_that_was_never_started_stops():
@@ -199,13 +245,19 @@ def test_client_that_waits_for_few_jobs_is_sent_each_result_by_who_posts_it(serv
     assert given == []
 
 
-def test_client_that_waits_for_many_jobs_gets_every_result_by_the_courier(server, given):
-    with Wire(server.address) as client, Wire(server.address) as worker:
+@pytest.mark.parametrize("others", [2, 3])
+def test_client_that_waits_for_many_jobs_gets_every_result_by_the_courier_and_can_wait_among_many_peers(server, given, others):
+    with contextlib.ExitStack() as stack:
+        client, worker, *more = [stack.enter_context(Wire(server.address)) for _ in range(2 + others)]
+        for wire in (client, *more):
+            wire.echo()
         worker.can_do(b"f")
         handles = [client.submit(b"f", b"%d" % number) for number in range(50)]
         complete(worker, 50)
         assert results(client, 50) == {handle: b"%d" % number for number, handle in enumerate(handles)}
-    assert len(given) >= 50 - MANY_JOBS and len(set(given)) == 1
+        (peer,) = {peer for peer, _ in given if peer.address.endswith(":%d" % client.socket.getsockname()[1])}
+    waits = [can_wait for each, can_wait in given if each is peer]
+    assert len(waits) >= 50 - MANY_JOBS and any(waits) == (others == 3)
 
 
 def test_what_comes_for_one_client_meanwhile_leaves_together(server):
