@@ -9,7 +9,7 @@ from gearmand.caller import keep_and_submit
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.gate import Gate
 from gearmand.http_request import Refused
-from gearmand.json_bodies import to_json
+from gearmand.json_bodies import Bytes, to_json
 from gearmand.rows import Submission
 from gearmand.waiter import Report, Waiter
 
@@ -19,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
-    body: Union[bytes, Iterator[bytes]]
+    body: Union[Bytes, Iterator[Bytes]]
     """Pieces are sent as they come. What the first one raises is answered like any error; what a later one raises ends
     the connection before the answer is whole."""
     then: Optional[Callable[[], None]] = None
@@ -53,7 +53,7 @@ class Asker(NamedTuple):
 
 
 def json_answer(value: Any, status: int = 200, as_base64: bool = False, then: Optional[Callable[[], None]] = None) -> Answer:
-    return Answer(status, JSON, to_json(value, as_base64) + b"\n", then)
+    return Answer(status, JSON, to_json(value, as_base64, b"\n"), then)
 
 
 def error_answer(error: Refused) -> Answer:

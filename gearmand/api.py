@@ -355,7 +355,7 @@ def _drain(scene: Scene, asker: Asker, values: Values) -> Answer:
 
 def _command(scene: Scene, asker: Asker, values: Values) -> Answer:
     line = values["line"]
-    if b"\n" in line or len(line) > _LINE_BYTES:
+    if len(line) > _LINE_BYTES or b"\n" in line:
         raise invalid("line: expected one line of at most %d bytes" % _LINE_BYTES)
     reply = text_commands.reply_to(scene.control, line, asker.gate)
     if isinstance(reply, text_commands.ThenAct):

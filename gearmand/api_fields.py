@@ -11,6 +11,9 @@ from gearmand.json_bodies import from_base64
 
 ELSEWHERE = b"-"
 """What no browser, or no proxy, lets through in a path stands in the query or the body, with this in its place."""
+# No word has as many, and no name of anything: they are not looked at any further.
+_WORD_BYTES = 32
+_NAME_BYTES = 64 * 1024
 
 
 class Field(NamedTuple):
@@ -86,7 +89,7 @@ def _bytes(field: Field, given: Any) -> bytes:
 
 def _name(field: Field, given: Any) -> bytes:
     found = _bytes(field, given)
-    if not found or b"\0" in found:
+    if not found or len(found) > _NAME_BYTES or b"\0" in found:
         raise ValueError
     return found
 
@@ -109,14 +112,14 @@ def _seconds(field: Field, given: Any) -> float:
 
 def _flag(field: Field, given: Any) -> bool:
     if isinstance(given, bytes):
-        return {b"true": True, b"1": True, b"false": False, b"0": False}[given.lower()]
+        return {b"true": True, b"1": True, b"false": False, b"0": False}[given[:_WORD_BYTES].lower()]
     if not isinstance(given, bool):
         raise ValueError
     return given
 
 
 def _word(field: Field, given: Any) -> str:
-    word = given.decode("ascii") if isinstance(given, bytes) else given
+    word = given[:_WORD_BYTES].decode("ascii") if isinstance(given, bytes) else given
     if word not in field.kind.split("|"):
         raise ValueError
     return word
@@ -132,7 +135,7 @@ _KINDS: Dict[str, Callable[[Field, Any], Any]] = {
 }
 _WANTED = {
     "bytes": 'text, or {"base64": "..."}',
-    "name": 'some text without a NUL, or {"base64": "..."}',
+    "name": 'some text without a NUL, or {"base64": "..."}; %d bytes at most' % _NAME_BYTES,
     "number": "a whole number",
     "seconds": "a number of seconds, 0 or more",
     "amount": "a number, 0 or more",

@@ -9,7 +9,7 @@ from gearmand.api_fields import invalid
 from gearmand.answers import Answer, Asker, json_answer, refused, submit_and_wait, submit_in_background
 from gearmand.errors import JobLost, JobTimeout, Refusal
 from gearmand.http_request import Refused
-from gearmand.jobs import Priority
+from gearmand.jobs import Priority, Workload
 from gearmand.json_bodies import to_json
 from gearmand.packet_commands import checked
 from gearmand.protocol import PacketType
@@ -106,16 +106,17 @@ def _stream(asker: Asker, submission: Submission, values: Values) -> Iterator[by
         yield to_json(line) + b"\n"
         try:
             for kind, arguments in reports:
-                yield to_json(_line(kind, arguments), values["base64"]) + b"\n"
+                yield to_json(_line(kind, arguments), values["base64"], b"\n")
         except (JobTimeout, JobLost) as error:
             code = "TIMEOUT" if isinstance(error, JobTimeout) else "LOST"
             yield to_json({"report": code.lower(), "text": str(error)}) + b"\n"
 
 
-def _line(kind: int, arguments: List[bytes]) -> Dict[str, Any]:
+def _line(kind: int, arguments: List[Workload]) -> Dict[str, Any]:
     name = PacketType(kind).name[len("WORK_") :].lower()
     if kind == PacketType.WORK_STATUS:
-        numbers = [int(raw) if raw.isdigit() and len(raw) < 20 else 0 for raw in arguments[1:]]
+        words = [bytes(argument[:20]) for argument in arguments[1:]]
+        numbers = [int(word) if word.isdigit() and len(word) < 20 else 0 for word in words]
         return {"report": name, "numerator": numbers[0], "denominator": numbers[1]}
     if kind == PacketType.WORK_FAIL:
         return {"report": name}

@@ -37,14 +37,14 @@ class Caller(Party):
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(exceptions=True)
-        self.events: Deque[Tuple[int, bytes]] = deque()
+        self.events: Deque[Tuple[int, Workload]] = deque()
         # Whether the end of its job has come.
         self.ended = False
         self.lost = False
         self.changed = threading.Condition(broker.lock)
 
     def post(self, kind: int, body: Workload, tail: Workload = b"") -> None:
-        self.events.append((kind, b"".join((body, tail))))
+        self.events.append((kind, b"".join((body, tail)) if len(tail) else body))
         self.ended = kind in ENDS
         self.changed.notify_all()
 
@@ -122,7 +122,7 @@ def run(
             for kind, body in _wait(caller, function, handle, ends_at):
                 if kind == PacketType.WORK_FAIL:
                     raise JobFailed("function %s, job %s failed" % (function, handle), function, handle)
-                arguments = split(body, 3 if kind == PacketType.WORK_STATUS else 2)
+                arguments = [bytes(argument) for argument in split(body, 3 if kind == PacketType.WORK_STATUS else 2)]
                 if kind == PacketType.WORK_COMPLETE:
                     return arguments[1]
                 if kind == PacketType.WORK_EXCEPTION:
@@ -155,7 +155,7 @@ def _check_that_it_runs(broker: Broker, function: str) -> None:
         raise JobLost("function %s: the server has stopped" % function, function, None)
 
 
-def _wait(caller: Caller, function: str, handle: str, ends_at: Optional[float]) -> List[Tuple[int, bytes]]:
+def _wait(caller: Caller, function: str, handle: str, ends_at: Optional[float]) -> List[Tuple[int, Workload]]:
     """The events that have come, at least one."""
     with caller.changed:
         remaining_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())

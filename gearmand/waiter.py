@@ -23,8 +23,8 @@ from gearmand.rows import Submission
 # How often it is looked whether the client has gone.
 _LOOK_S = 1.0
 
-Report = Tuple[int, List[bytes]]
-"""A packet's type and its arguments, the first of which is the handle."""
+Report = Tuple[int, List[Workload]]
+"""A packet's type and its arguments, the first of which is the handle. The last one is not copied where it is large."""
 
 
 class Abandoned(Exception):
@@ -96,11 +96,11 @@ class Waiter(Caller):
         while True:
             for kind, body in self._wait():
                 arguments = split(body, 3 if kind == PacketType.WORK_STATUS else 2)
-                yield kind, [bytes(argument) for argument in arguments]
+                yield kind, arguments
                 if kind in ENDS:
                     return
 
-    def _wait(self) -> List[Tuple[int, bytes]]:
+    def _wait(self) -> List[Tuple[int, Workload]]:
         while True:
             with self.changed:
                 left_s = None if self._ends_at is None else self._ends_at - time.monotonic()

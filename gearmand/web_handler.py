@@ -20,7 +20,7 @@ from gearmand.config import LEVELS
 from gearmand.errors import JobLost, JobTimeout, StoreError, TlsFailure, not_settled
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import Refused, Request
-from gearmand.json_bodies import from_json
+from gearmand.json_bodies import Bytes, from_json
 from gearmand.listener import Listener, address_text, host_of
 from gearmand.waiter import Abandoned, Waiter
 from gearmand.web import PAGES, Web
@@ -57,7 +57,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         tls = self.server.tls
         self.tls: "Optional[Channel]" = None if tls is None else tls.channel(self.request)
         bounds = Bounds(config.partial_timeout, config.unread_timeout, config.max_packet)
-        self.channel = HttpConnection(self.request, self.tls, bounds, self.owner.halves.note)
+        self.channel = HttpConnection(self.request, self.tls, bounds, self.owner.halves.note, self.web.turnstile)
         self.gate: Optional[Gate] = None
         self.web.enter(self.channel)
 
@@ -217,7 +217,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
     def _send(self, answer: Answer) -> None:
         """Gone: the client, or an answer that cannot be finished any more."""
         body = answer.body
-        if isinstance(body, bytes):
+        if isinstance(body, (bytes, memoryview)):
             head = self._head(answer, len(body))
             if self.command == "HEAD":
                 body = b""
@@ -233,7 +233,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
             if close is not None:
                 close()
 
-    def _send_pieces(self, answer: Answer, body: Iterator[bytes]) -> None:
+    def _send_pieces(self, answer: Answer, body: Iterator[Bytes]) -> None:
         try:
             first = next(body, b"")
         except Refused as error:
@@ -254,9 +254,15 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
         if not self.old_client:
             self.channel.write(b"0\r\n\r\n")
 
-    def _send_piece(self, piece: bytes) -> None:
-        if piece:
-            self.channel.write(piece if self.old_client else b"%x\r\n%b\r\n" % (len(piece), piece))
+    def _send_piece(self, piece: Bytes) -> None:
+        if not piece:
+            return
+        head, tail = (b"", b"") if self.old_client else (b"%x\r\n" % len(piece), b"\r\n")
+        if len(piece) <= _JOIN_BYTES:
+            self.channel.write(b"".join((head, piece, tail)))
+        else:
+            for part in (head, piece, tail):
+                self.channel.write(part)
 
     def _head(self, answer: Answer, length: Optional[int]) -> bytes:
         """`length`: of the body; `None`: it comes in pieces."""

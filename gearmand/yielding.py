@@ -37,18 +37,41 @@ let_others_run = _find()
 """Let threads that are ready to run have their turns first. Where the system has no such thing it does nothing."""
 
 
+class Breaks:
+    """For one long computation: `take` lets others run where it has gone on for a while."""
+
+    def __init__(self) -> None:
+        self._due_at = time.monotonic() + _SPELL_S
+
+    def take(self) -> None:
+        if time.monotonic() >= self._due_at:
+            let_others_run()
+            self._due_at = time.monotonic() + _SPELL_S
+
+
+_SPELL_S = 0.0003
+
+
 class Turnstile:
     """For threads that wake in numbers, each for something costly: one after the other, each behind all that are ready to run.
 
     Meanwhile the rest sleep, so that others wait for one of them, not for all.
+    But none sleeps for long: where others compute all the time, who passes may
+    have to wait for the interpreter lock again and again.
     """
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
 
     def wait(self) -> None:
-        with self._one_at_a_time:
-            let_others_run()
+        if self._one_at_a_time.acquire(True, _PATIENCE_S):
+            try:
+                let_others_run()
+            finally:
+                self._one_at_a_time.release()
+
+
+_PATIENCE_S = 0.004
 
 
 _CRUMB_BYTES = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import shutil
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from gearmand import Server, http_connection
+from gearmand import Server
 from gearmand.config import Config
 from gearmand.errors import ConfigError
 from test_server import Background
@@ -150,6 +151,25 @@ def test_head_submits_a_job_and_leaves_its_result_out(address, worker):
         status, headers, _ = raw.answer(has_body=False)
         assert (status, headers["x-gearman-command"], headers["content-length"]) == (200, "WORK_COMPLETE", "3")
         assert raw.answer()[2] == b'{"healthy": true}\n'
+
+
+@pytest.mark.parametrize("workload", [b"text " * 100_000, b"\xff\0" * 200_000, b"x" * 32 * 1024, b"x" * (32 * 1024 + 1)])
+def test_large_result_is_whole_whichever_way_it_is_asked_for(server, address, worker, workload):
+    function = {"function": "echo", "workload": {"base64": base64.b64encode(workload).decode()}, "base64": True}
+    expected = {"base64": base64.b64encode(workload).decode()}
+    with Raw(address) as raw:
+        raw.send(post(b"/echo", workload))
+        assert raw.answer()[2] == workload
+        raw.send(b"HEAD /echo HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % len(workload) + workload + get(b"/healthz"))
+        assert raw.answer(has_body=False)[1]["content-length"] == str(len(workload))
+        assert raw.answer()[2] == b'{"healthy": true}\n'
+    with Api(server) as asked:
+        assert asked("POST", "/jobs", function)["result"] == expected
+        body = json.dumps({**function, "stream": True})
+        lines = asked.raw("POST", "/api/v1/jobs", body, {"Content-Type": "application/json"})[2].splitlines()
+        assert json.loads(lines[-1].decode()) == {"report": "complete", "data": expected}
+        answer = asked("POST", "/jobs", {**function, "base64": False})["result"]
+        assert answer == expected or answer.encode() == workload
 
 
 def test_options_says_what_there_is_and_allows_no_other_origin(address):
@@ -464,7 +484,7 @@ def test_client_that_goes_away_abandons_its_job(server, address, leave):
 
 def test_client_passes_the_turnstile_when_it_comes_when_it_is_looked_after_and_when_it_goes(server, address, monkeypatch):
     passed = []
-    monkeypatch.setattr(http_connection._turnstile, "wait", lambda: passed.append(None))
+    monkeypatch.setattr(server.web.turnstile, "wait", lambda: passed.append(None))
     with Raw(address) as client:
         client.send(get(b"/healthz"))
         assert client.answer()[0] == 200 and len(passed) == 1

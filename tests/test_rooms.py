@@ -99,7 +99,7 @@ RULES = {room: set(allowed.split()) for room, allowed in {
     "c_http": "answers api_fields errors http_request jobs packet_commands protocol rows",
     "metrics": "broker figures functions tally",
     "dashboard_page": "",
-    "web": "answers api dashboard_page history http_connection metrics registry text_commands waiter",
+    "web": "answers api dashboard_page history http_connection metrics registry text_commands waiter yielding",
     "web_handler": "answers api api_fields c_http config errors http_connection http_request json_bodies listener waiter web yielding",
     "binding": "addresses errors listener socket_file web_handler",
     "loading": "broker config errors handover keeper recurring registry revival steering store stores",
@@ -173,7 +173,7 @@ ALLOWED_EFFECTS = {room: set(allowed.split()) for room, allowed in {
     "schedule": "time",  # the time zone; the time itself is given to it
     "peer": "socket threading time",
     "flusher": "fcntl queue select socket threading time",
-    "courier": "collections queue threading",
+    "courier": "collections queue threading time",
     "placement": "os sys threading time",
     "yielding": "ctypes os random sys threading time",
     "broker": "threading",

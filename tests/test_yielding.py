@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gearmand import yielding
-from gearmand.yielding import Turnstile, let_others_run, pace
+from gearmand.yielding import Breaks, Turnstile, let_others_run, pace
 
 MEASURED_S = 0.3
 
@@ -75,9 +75,38 @@ def test_one_passes_a_turnstile_while_the_others_sleep(monkeypatch):
         passed.append(None)
 
     monkeypatch.setattr(yielding, "let_others_run", let_others_run)
+    monkeypatch.setattr(yielding, "_PATIENCE_S", 10)
     threads = [threading.Thread(target=wake) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
     assert len(passed) == 8 and most == 8 * [1]
+
+
+def test_nobody_waits_at_a_turnstile_for_ever(monkeypatch):
+    turnstile = Turnstile()
+    monkeypatch.setattr(yielding, "let_others_run", lambda: pytest.fail("somebody else is in it"))
+    with turnstile._one_at_a_time:
+        turnstile.wait()
+    assert turnstile._one_at_a_time.acquire(False)
+
+
+def test_turnstile_opens_again_after_an_error(monkeypatch):
+    turnstile = Turnstile()
+    monkeypatch.setattr(yielding, "let_others_run", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        turnstile.wait()
+    assert turnstile._one_at_a_time.acquire(False)
+
+
+def test_break_is_taken_where_it_is_due(monkeypatch):
+    now, taken = [100.0], []
+    monkeypatch.setattr(yielding.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(yielding, "let_others_run", lambda: taken.append(now[0]))
+    monkeypatch.setattr(yielding, "_SPELL_S", 1.0)
+    breaks = Breaks()
+    for _ in range(10):
+        breaks.take()
+        now[0] += 0.25
+    assert taken == [101.0, 102.0]
