@@ -103,13 +103,13 @@ def _stream(asker: Asker, submission: Submission, values: Values) -> Iterator[by
     with asker.waiter(values["timeout_s"]) as waiter:
         reports = submit_and_wait(asker, waiter, submission)
         line: Dict[str, Any] = {"report": "created", "handle": waiter.handle}
-        yield to_json(line) + b"\n"
+        yield to_json(line, end=b"\n")
         try:
             for kind, arguments in reports:
                 yield to_json(_line(kind, arguments), values["base64"], b"\n")
         except (JobTimeout, JobLost) as error:
             code = "TIMEOUT" if isinstance(error, JobTimeout) else "LOST"
-            yield to_json({"report": code.lower(), "text": str(error)}) + b"\n"
+            yield to_json({"report": code.lower(), "text": str(error)}, end=b"\n")
 
 
 def _line(kind: int, arguments: List[Workload]) -> Dict[str, Any]:

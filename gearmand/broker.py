@@ -29,7 +29,7 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 from gearmand.audit import Event
-from gearmand.courier import MANY_JOBS, Courier
+from gearmand.courier import Courier
 from gearmand.errors import not_stored
 from gearmand.jobs import Job
 from gearmand.keeper import Keeper
@@ -72,6 +72,8 @@ _CROWD = 40
 # more jobs a second; with 32 jobs each a quarter more; with one client that has
 # 32, and one worker, a sixth fewer.)
 _FEW_PEERS = 4
+# From how many on a peer's results can wait for each other, however few peers there are.
+MANY_JOBS = 4
 
 
 class Broker:

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from gearmand import Server, broker, courier as module
-from gearmand.courier import MANY_JOBS, Courier
+from gearmand.broker import MANY_JOBS
+from gearmand.courier import Courier
 from gearmand.peer import Peer
 from wire import DEADLINE_S, ECHO_REQ, ECHO_RES, JOB_CREATED, PRE_SLEEP, SUBMIT_JOB, WORK_COMPLETE, Wire, packet, wait_until
 
