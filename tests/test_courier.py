@@ -161,6 +161,17 @@ def test_what_a_turn_has_for_several_of_many_peers_leaves_by_the_courier(server,
         assert results(client, 1) == {handle: b"work"}
 
 
+@pytest.mark.parametrize("peers, expected", [(4, []), (5, [True])])
+def test_what_is_for_one_who_waits_for_a_job_can_wait_among_many_peers(server, given, peers, expected):
+    with contextlib.ExitStack() as stack:
+        client, *others = [stack.enter_context(Wire(server.address)) for _ in range(peers)]
+        for wire in (client, *others):
+            wire.echo()
+        # For the client alone: no worker is there.
+        client.submit(b"f", b"work")
+        assert [can_wait for _, can_wait in given] == expected
+
+
 def test_first_that_sends_in_a_crowd_sends_for_those_who_come_meanwhile(monkeypatch):
     courier = Courier(lambda: None)
     first, late = Fake(), Fake()
