@@ -17,7 +17,7 @@ from gearmand.http_connection import HttpConnection
 from gearmand.registry import Registry
 from gearmand.text_commands import one_at_a_time
 from gearmand.waiter import Waiter
-from gearmand.yielding import Turnstile
+from gearmand.yielding import Breaks, Turnstile
 
 if TYPE_CHECKING:
     from gearmand.server import Server
@@ -36,7 +36,7 @@ class Web:
         names = (*config.http_host, *config.http_listen, *config.listen, socket.gethostname())
         self.names = frozenset(name.lower().rstrip(".") for name in names)
         self.history = History()
-        self.turnstile = Turnstile()
+        self.turnstile = Turnstile(Breaks())
         self.scene = api.Scene(owner.control, self.history, self.facts)
         self._started_s = time.time()
         self._look_at = 0.0

@@ -16,7 +16,7 @@ import pytest
 from gearmand import yielding
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import HEAD_BYTES, Refused, parse
-from gearmand.yielding import Turnstile
+from gearmand.yielding import Breaks, Turnstile
 
 LIMIT_BYTES = 3000
 
@@ -52,7 +52,7 @@ class Pieces:
 def read_all(pieces):
     """The requests with their bodies, and how it ended: `end`, `gone` or the status of the refusal."""
     held = []
-    connection = HttpConnection(Pieces(pieces), None, Bounds(0, 0, LIMIT_BYTES), lambda _, count: held.append(count), Turnstile())
+    connection = HttpConnection(Pieces(pieces), None, Bounds(0, 0, LIMIT_BYTES), lambda _, count: held.append(count), Turnstile(Breaks()))
     found = []
     try:
         while True:
@@ -381,7 +381,7 @@ def test_socket_that_times_out_is_a_refusal_within_a_request_and_an_end_before_i
 
     whole = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
     for end in range(len(whole)):
-        connection = HttpConnection(Slow([whole[:end]]), None, Bounds(1, 1, LIMIT_BYTES), lambda *_: None, Turnstile())
+        connection = HttpConnection(Slow([whole[:end]]), None, Bounds(1, 1, LIMIT_BYTES), lambda *_: None, Turnstile(Breaks()))
         if not end:
             assert connection.next_request() is None
             continue

@@ -58,8 +58,15 @@ def test_peer_whose_packet_comes_in_crumbs_is_heard_more_and_more_rarely(monkeyp
     assert pace(crumbs, 64) == 0 and len(pauses) == 100
 
 
+def eager():
+    """Breaks of which the first is due at once."""
+    breaks = Breaks()
+    breaks._due_at = 0.0
+    return breaks
+
+
 def test_one_passes_a_turnstile_while_the_others_sleep(monkeypatch):
-    turnstile = Turnstile()
+    turnstile = Turnstile(eager())
     inside, most, passed = [], [], []
     begin = threading.Barrier(8)
 
@@ -76,6 +83,7 @@ def test_one_passes_a_turnstile_while_the_others_sleep(monkeypatch):
 
     monkeypatch.setattr(yielding, "let_others_run", let_others_run)
     monkeypatch.setattr(yielding, "_PATIENCE_S", 10)
+    monkeypatch.setattr(yielding, "_SPELL_S", 0.0)
     threads = [threading.Thread(target=wake) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -85,15 +93,25 @@ def test_one_passes_a_turnstile_while_the_others_sleep(monkeypatch):
 
 
 def test_nobody_waits_at_a_turnstile_for_ever(monkeypatch):
-    turnstile = Turnstile()
+    turnstile = Turnstile(eager())
     monkeypatch.setattr(yielding, "let_others_run", lambda: pytest.fail("somebody else is in it"))
     with turnstile._one_at_a_time:
         turnstile.wait()
     assert turnstile._one_at_a_time.acquire(False)
 
 
+def test_who_passes_a_turnstile_lets_others_run_where_that_is_due(monkeypatch):
+    turns = []
+    monkeypatch.setattr(yielding, "let_others_run", lambda: turns.append(None))
+    monkeypatch.setattr(yielding, "_SPELL_S", 3600.0)
+    turnstile = Turnstile(eager())
+    for _ in range(10):
+        turnstile.wait()
+    assert len(turns) == 1
+
+
 def test_turnstile_opens_again_after_an_error(monkeypatch):
-    turnstile = Turnstile()
+    turnstile = Turnstile(eager())
     monkeypatch.setattr(yielding, "let_others_run", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         turnstile.wait()
