@@ -74,6 +74,10 @@ _CROWD = 40
 _FEW_PEERS = 4
 # From how many on a peer's results can wait for each other, however few peers there are.
 MANY_JOBS = 4
+# For how long they can, and JOB_CREATED for the result where there are fewer. (Measured, 10 ms for JOB_CREATED instead of 2: 11 and 19 %
+# more jobs a second with 50 clients and 50 workers, 2 to 8 % with 100, 2 % with 8. For results: none more.)
+_RESULT_PATIENCE_S = 0.002
+_CREATED_PATIENCE_S = 0.01
 
 
 class Broker:
@@ -143,9 +147,10 @@ class Broker:
                 self.keeper.note(notes)
             peers = len(self.peers)
             for peer in posted:
-                if peers > _FEW_PEERS and (peer.listening or len(posted) > 1):
-                    self.courier.give(peer, bool(peer.listening))
-                elif len(peer.listening) >= MANY_JOBS:
+                awaited = len(peer.listening)
+                if peers > _FEW_PEERS and (awaited or len(posted) > 1):
+                    self.courier.give(peer, _patience_s(awaited))
+                elif awaited >= MANY_JOBS:
                     self.courier.give(peer)
                 elif peers > (_FEW_PEERS if peer.pipelines else _CROWD):
                     self.courier.send_with_others(peer)
@@ -271,6 +276,13 @@ class Broker:
 _LONGEST_SLEEP_S = 60.0
 # Many deadlines close together are done together.
 _SHORTEST_WAIT_S = 0.005
+
+
+def _patience_s(awaited: int) -> float:
+    """For how long what has been posted to a peer can wait that waits for so many jobs."""
+    if not awaited:
+        return 0.0
+    return _CREATED_PATIENCE_S if awaited < MANY_JOBS else _RESULT_PATIENCE_S
 
 
 def _tick(registry: Registry) -> None:

@@ -30,9 +30,6 @@ from typing import Callable, Deque, Dict, Optional, Tuple
 from gearmand.peer import Peer
 from gearmand.yielding import let_others_run
 
-# For how long a result may wait for others to the same peer, which has as many as
-# all handlers make meanwhile. (Measured: 8 ms bring no more jobs a second.)
-_PATIENCE_S = 0.002
 # How many peers may wait for the handler that sends for all: it may not run for
 # as long as others are busy.
 _MOST_WAITING = 64
@@ -46,7 +43,7 @@ class Courier:
         # Called with a peer that is given up because of an error of ours, while
         # that is being handled.
         self.on_error: Callable[[Peer], None] = lambda peer: None
-        self._peers: "queue.SimpleQueue[Optional[Tuple[Peer, bool]]]" = queue.SimpleQueue()
+        self._peers: "queue.SimpleQueue[Optional[Tuple[Peer, float]]]" = queue.SimpleQueue()
         self._thread: Optional[threading.Thread] = None
         # Those that `send_with_others` is about to send to, and the turn of who does.
         self._waiting: Deque[Peer] = deque()
@@ -62,9 +59,9 @@ class Courier:
         if self._thread is not None:
             self._thread.join()
 
-    def give(self, peer: Peer, can_wait: bool = False) -> None:
-        """Have what waits for a peer sent. `can_wait`: once nothing more comes for it, or after a while."""
-        self._peers.put((peer, can_wait))
+    def give(self, peer: Peer, patience_s: float = 0.0) -> None:
+        """Have what waits for a peer sent. `patience_s`: once no handler can run any more, or after so long."""
+        self._peers.put((peer, patience_s))
 
     def send_with_others(self, peer: Peer) -> None:
         """Send what waits for a peer, or leave that to the handler that sends for others just now."""
@@ -107,12 +104,12 @@ class Courier:
             given = self._peers.get()
             if given is None:
                 break
-            peer, can_wait = given
-            if not can_wait:
+            peer, patience_s = given
+            if not patience_s:
                 self._send(peer)
                 continue
-            if not waiting:
-                send_at = time.monotonic() + _PATIENCE_S
+            at = time.monotonic() + patience_s
+            send_at = min(at, send_at) if waiting else at
             waiting[peer] = None
         for peer in waiting:
             self._send(peer)

@@ -37,9 +37,9 @@ def given(server, monkeypatch):
     given = []
     give = server.broker.courier.give
 
-    def noting(peer, can_wait=False):
-        given.append((peer, can_wait))
-        give(peer, can_wait)
+    def noting(peer, patience_s=0.0):
+        given.append((peer, patience_s))
+        give(peer, patience_s)
 
     monkeypatch.setattr(server.broker.courier, "give", noting)
     return given
@@ -81,31 +81,32 @@ def test_who_can_wait_is_sent_to_once_nobody_can_run_any_more(monkeypatch):
     courier = Courier(lambda: None)
     many, other, few = Fake(sent_to), Fake(sent_to), Fake(sent_to)
     rounds = [(few, many), (other, few, many), ()]
-    monkeypatch.setattr(module, "let_others_run", lambda: [courier.give(peer, peer is not few) for peer in (rounds.pop(0) if rounds else ())])
-    monkeypatch.setattr(module, "_PATIENCE_S", DEADLINE_S)
-    courier.give(many, True)
+    monkeypatch.setattr(module, "let_others_run", lambda: [courier.give(peer, 0.0 if peer is few else DEADLINE_S) for peer in (rounds.pop(0) if rounds else ())])
+    courier.give(many, DEADLINE_S)
     courier.start()
     wait_until(lambda: len(sent_to) == 4, "all have been sent to")
     assert sent_to == [few, few, many, other]
     # And the next time it is as ever.
-    courier.give(other, True)
+    courier.give(other, DEADLINE_S)
     wait_until(lambda: len(sent_to) == 5, "it is sent to")
     courier.stop()
 
 
-def test_who_can_wait_is_sent_to_in_time_though_others_go_on(monkeypatch):
+@pytest.mark.parametrize("patience_s", [(0.002, 2 * DEADLINE_S), (2 * DEADLINE_S, 0.002)])
+def test_who_can_wait_is_sent_to_in_time_though_others_go_on(monkeypatch, patience_s):
     courier = Courier(lambda: None)
-    many, few = Fake(), Fake()
+    first, second, few = Fake(), Fake(), Fake()
     ends_at = time.monotonic() + DEADLINE_S
 
     def go_on():
-        if not many.flushes and time.monotonic() < ends_at:
+        if not second.flushes and time.monotonic() < ends_at:
             courier.give(few)
 
     monkeypatch.setattr(module, "let_others_run", go_on)
-    courier.give(many, True)
+    courier.give(first, patience_s[0])
+    courier.give(second, patience_s[1])
     courier.start()
-    wait_until(lambda: many.flushes, "it is sent to")
+    wait_until(lambda: first.flushes and second.flushes, "they are sent to")
     assert time.monotonic() < ends_at and few.flushes
     courier.stop()
 
@@ -113,7 +114,7 @@ def test_who_can_wait_is_sent_to_in_time_though_others_go_on(monkeypatch):
 def test_who_can_wait_is_sent_to_before_the_courier_ends(monkeypatch):
     courier = Courier(lambda: None)
     many = Fake()
-    courier.give(many, True)
+    courier.give(many, 0.002)
     courier._peers.put(None)
     courier._run()
     assert many.flushes
@@ -156,12 +157,12 @@ def test_what_a_turn_has_for_several_of_many_peers_leaves_by_the_courier(server,
         worker.echo()
         handle = client.submit(b"f", b"work")
         # JOB_CREATED for the one, which can wait for its result, and NOOP for the other.
-        assert sorted(can_wait for _, can_wait in given) == [False, True]
+        assert sorted(patience_s for _, patience_s in given) == [0.0, broker._CREATED_PATIENCE_S]
         complete(worker, 1)
         assert results(client, 1) == {handle: b"work"}
 
 
-@pytest.mark.parametrize("peers, expected", [(4, []), (5, [True])])
+@pytest.mark.parametrize("peers, expected", [(4, []), (5, [broker._CREATED_PATIENCE_S])])
 def test_what_is_for_one_who_waits_for_a_job_can_wait_among_many_peers(server, given, peers, expected):
     with contextlib.ExitStack() as stack:
         client, *others = [stack.enter_context(Wire(server.address)) for _ in range(peers)]
@@ -169,7 +170,7 @@ def test_what_is_for_one_who_waits_for_a_job_can_wait_among_many_peers(server, g
             wire.echo()
         # For the client alone: no worker is there.
         client.submit(b"f", b"work")
-        assert [can_wait for _, can_wait in given] == expected
+        assert [patience_s for _, patience_s in given] == expected
 
 
 def test_first_that_sends_in_a_crowd_sends_for_those_who_come_meanwhile(monkeypatch):
@@ -268,8 +269,10 @@ def test_client_that_waits_for_many_jobs_gets_every_result_by_the_courier_and_ca
         complete(worker, 50)
         assert results(client, 50) == {handle: b"%d" % number for number, handle in enumerate(handles)}
         (peer,) = {peer for peer, _ in given if peer.address.endswith(":%d" % client.socket.getsockname()[1])}
-    waits = [can_wait for each, can_wait in given if each is peer]
-    assert len(waits) >= 50 - MANY_JOBS and any(waits) == (others == 3)
+    waits = [patience_s for each, patience_s in given if each is peer]
+    assert len(waits) >= 50 - MANY_JOBS
+    # While it has few, and then many; the last one is no longer waited for.
+    assert set(waits) - {0.0} == (set() if others == 2 else {broker._CREATED_PATIENCE_S, broker._RESULT_PATIENCE_S})
 
 
 def test_what_comes_for_one_client_meanwhile_leaves_together(server):
