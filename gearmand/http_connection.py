@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional
 
 from gearmand import http_request
 from gearmand.http_request import Refused, Request
-from gearmand.yielding import Breaks, Turnstile, pace
+from gearmand.yielding import Turnstile, let_others_run, pace
 
 if TYPE_CHECKING:
     from gearmand.channel import Channel
@@ -172,7 +172,6 @@ class HttpConnection:
             raise Refused(413, "BODY_TOO_LARGE", "a body may have %d bytes (--max-packet)" % self._limit_bytes)
 
     def _take_chunks(self, whole: _Pile) -> None:
-        breaks = Breaks()
         while True:
             size = http_request.chunk_size(self._line(http_request.CHUNK_LINE_BYTES))
             if size == 0:
@@ -180,7 +179,7 @@ class HttpConnection:
             self._check_size(whole.size + size)
             self._take(size, whole)
             # Thousands of chunks of a byte each come at once; they are no reason to keep the processor.
-            breaks.take()
+            let_others_run()
             if self._line(0):
                 raise Refused(400, "BAD_REQUEST", "a chunk is longer than its size says")
         # Trailers are read and dropped. One with a bare line feed might be their end to somebody else.
