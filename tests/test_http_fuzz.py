@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 import re
 import socket
+import time
 
 import pytest
 
-from gearmand import yielding
+from gearmand import http_connection, yielding
 from gearmand.http_connection import Bounds, Gone, HttpConnection
 from gearmand.http_request import HEAD_BYTES, Refused, parse
 from gearmand.yielding import Breaks, Turnstile
@@ -69,6 +70,19 @@ def read_all(pieces):
         return found, error.status
     except Gone:
         return found, "gone"
+
+
+def test_body_in_a_great_many_small_chunks_costs_little_and_others_run_after_each(monkeypatch):
+    """In processor time: how long it takes is up to the others, which each time may be whole turns of other processes."""
+    turns = []
+    monkeypatch.setattr(http_connection, "let_others_run", lambda: turns.append(None))
+    whole = b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50000 + b"0\r\n\r\n"
+    connection = HttpConnection(Pieces([whole]), None, Bounds(0, 0, 10**6), lambda *_: None, Turnstile(Breaks()))
+    connection.next_request()
+    began_s = time.thread_time()
+    assert connection.body() == b"x" * 50000
+    assert time.thread_time() - began_s < 2.0
+    assert len(turns) == 50000
 
 
 # -- the strict reader --------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_gearadmin_cancel_of_an_unknown_job_is_refused(gearadmin, processes):
     assert "UNKNOWN_JOB" in processes.errors()
 
 
-_REAL_BYTES = 2 * 1024**2
+_REAL_BYTES = 3 * 1024**2
 
 
 def _real_file(tmp_path):
