@@ -4,10 +4,11 @@
 
 Where few are connected, a client that waits for one job is sent its result at
 once, by the handler that has posted it. To one that waits for many each result
-is one of many, and every send costs as much as the rest of a job. The courier runs where the handlers
-run and does not preempt them: it comes when those that could run have run, and
-finds in an outbox what all of them have posted. (Measured, 8 clients with 32
-jobs each and 8 workers: a fifth more jobs a second.) Who can wait is sent to
+is one of many, and every send costs as much as the rest of a job. The courier
+runs where the handlers run and does not preempt them: it comes when those that
+could run have run, and finds in an outbox what all of them have posted.
+(Measured, 8 clients with 32 jobs each and 8 workers: a fifth more jobs a
+second.) Who can wait is sent to
 when nobody can run any more, or after a while. (Measured, the same again: 1.1
 sends a job instead of 1.8, and a sixth to a quarter more jobs a second.)
 
