@@ -31,6 +31,7 @@ The rooms, in reading order. The job server:
     caller, recurrence          one in-process caller; the thread that submits recurring jobs
     operations                  what an administrator can change
     volleys                     packets of one kind that came at once
+    rounds                      a worker's result and its next grab, which came together
     packet_commands             what each packet asks for
     text_commands, steering_commands, recurring_commands    what each line asks for
     complaints                  a log that cannot be flooded

@@ -276,7 +276,7 @@ class Books:
         """`why`: where it has used its attempts up."""
         if self.events is not None:
             self.note(what, job, party)
-        self._tell(job, WORK_FAIL, job.handle)
+        self.tell(job, WORK_FAIL, job.handle)
         if why is None:
             self._end(job)
         else:
@@ -344,8 +344,8 @@ class Books:
         self._take_out(job)
         job.state = BURY[job.state]
         job.function.counted().buried += 1
-        self._forget_listeners(job)
-        self._forget_unique(job)
+        self.forget_listeners(job)
+        self.forget_unique(job)
         burial = Burial(self.epoch_s, bytes(why[:FAILURE_BYTES]))
         self.notes.settings += [of_burial(number, burial) for number in job.rows]
         self.lay(job, burial)
@@ -389,20 +389,20 @@ class Books:
             self.notes.removed += job.rows
             self.dormant.bytes -= JOB_BYTES + len(job.workload)
         if job.listeners is not None:
-            self._forget_listeners(job)
+            self.forget_listeners(job)
         if job.unique:
-            self._forget_unique(job)
+            self.forget_unique(job)
         # A dead entry in a queue may keep the job for a while, not its bytes.
         job.workload = b""
         if not function.jobs and not function.workers:
             self.functions.note_if_idle(function)
 
-    def _forget_listeners(self, job: Job) -> None:
+    def forget_listeners(self, job: Job) -> None:
         for listener in job.listeners or ():
             del listener.listening[job]
         job.listeners = None
 
-    def _forget_unique(self, job: Job) -> None:
+    def forget_unique(self, job: Job) -> None:
         """Which is another job's by now, if this one was buried meanwhile."""
         key = key_of(job.unique, job.workload)
         if key is not None and self.uniques.find(key, job.function) is job:
@@ -443,7 +443,7 @@ class Books:
             self._due.call_off(job.entry)
         job.entry = None
 
-    def _tell(self, job: Job, kind: int, body: Workload) -> None:
+    def tell(self, job: Job, kind: int, body: Workload) -> None:
         listeners = job.listeners
         if listeners is not None:
             for listener, times in listeners.items():

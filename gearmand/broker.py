@@ -145,19 +145,45 @@ class Broker:
             if notes is not None and not keeper.note(notes):
                 # It has been closed; another has its place now.
                 self.keeper.note(notes)
-            peers = len(self.peers)
-            for peer in posted:
-                awaited = len(peer.listening)
-                if peers > _FEW_PEERS and (awaited or len(posted) > 1):
-                    self.courier.give(peer, _patience_s(awaited))
-                elif awaited >= MANY_JOBS:
-                    self.courier.give(peer)
-                elif peers > (_FEW_PEERS if peer.pipelines else _CROWD):
-                    self.courier.send_with_others(peer)
-                else:
-                    peer.flush()
+            self._send(posted)
             if events is not None:
                 self.on_events(events)
+
+    def brief_turn(self, work: Callable[[Registry, Peer, Any], bool], peer: Peer, data: bytes) -> bool:
+        """The same, with less around it, for work that asks for no date and notes nothing.
+
+        Returns whether the work did anything; else it has to be done in a turn.
+        """
+        registry, touched = self.registry, self.touched
+        with self.lock:
+            registry.now = self._clock()
+            if not work(registry, peer, data):
+                return False
+            if registry.sooner:
+                self.due.notify()
+            posted = touched[:]
+            touched.clear()
+            for each in posted:
+                each.touched = False
+        if len(posted) == 1 and not posted[0].listening and len(self.peers) <= _CROWD:
+            posted[0].flush()
+        else:
+            self._send(posted)
+        return True
+
+    def _send(self, posted: Sequence[Peer]) -> None:
+        """Send, now or later, what was posted to them."""
+        peers = len(self.peers)
+        for peer in posted:
+            awaited = len(peer.listening)
+            if peers > _FEW_PEERS and (awaited or len(posted) > 1):
+                self.courier.give(peer, _patience_s(awaited))
+            elif awaited >= MANY_JOBS:
+                self.courier.give(peer)
+            elif peers > (_FEW_PEERS if peer.pipelines else _CROWD):
+                self.courier.send_with_others(peer)
+            else:
+                peer.flush()
 
     def rows(self, items: Callable[[Registry], Iterable[Any]], row: Callable[[Any], Optional[Sequence[Any]]]) -> Iterable[List[Any]]:
         """A table for a person, in pieces: `row` of each of `items`, those that are `None` left out.

@@ -80,11 +80,14 @@ class Queue:
         """Take the first job out. IndexError when there is none."""
         while True:
             entry = self._entries.popleft()
+            if type(entry) is tuple:
+                if entry[0] not in self._gone:
+                    self.live -= 1
+                    return entry
+                self._gone.discard(entry[0])
+                continue
             found = self._alive(entry)
-            if found is None:
-                if type(entry) is tuple:
-                    self._gone.discard(entry[0])
-            else:
+            if found is not None:
                 self.live -= 1
                 if type(found) is Job:
                     found.entry = None

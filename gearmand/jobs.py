@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     from gearmand.functions import Function
@@ -64,7 +64,9 @@ Workload = Union[bytes, memoryview]
 class Job:
     """A unit of work, from its submission to its end.
 
-    There may be ten million of these: every slot costs 80 MB then.
+    There may be ten million of these: every slot costs 80 MB then. One that has
+    ended may be used again (see `rounds`): nobody keeps one from turn to turn, but
+    to show it, and for a job that somebody waits for or that has a unique.
     """
 
     __slots__ = (
@@ -148,6 +150,8 @@ class Handles:
 
     def __init__(self, prefix: bytes, first_number: int) -> None:
         self._format = prefix.replace(b"%", b"%%") + b":%d"
+        self.of: Callable[[int], bytes] = self._format.__mod__
+        """The handle of a number."""
         self._next = first_number
         # Ours, and those of the stored jobs that we know by number alone.
         self._prefixes = {prefix}
@@ -157,10 +161,6 @@ class Handles:
         number = self._next
         self._next = number + 1
         return number, self._format % number
-
-    def of(self, number: int) -> bytes:
-        """The handle of a number."""
-        return self._format % number
 
     def reserve(self, count: int) -> List[Tuple[int, bytes]]:
         """Numbers and handles for jobs to be."""

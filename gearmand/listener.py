@@ -18,7 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
-from gearmand import packet_commands, text_commands
+from gearmand import packet_commands, rounds, text_commands
 from gearmand.config import LEVELS, Config
 from gearmand.errors import TlsFailure
 from gearmand.peer import Peer
@@ -268,32 +268,20 @@ class Handler(socketserver.BaseRequestHandler):
         # Not before: its certificate may be what opens the gate.
         self.owner.gatekeeper.give_gate(self.peer)
         decoder, peer, gate = self.decoder, self.peer, self.peer.gate
-        held = crumbs = 0
+        held, crumbs, most = 0, 0, _FEW_BYTES
+        broker = self.owner.broker
         receive, receive_into = peer.socket.recv, peer.socket.recv_into
-        most = _FEW_BYTES
+        longest_round = self.owner.config.max_packet or _RECEIVE_BYTES
         while not self.owner.stopping:
-            room = decoder.room()
+            room = decoder.room() if held else None
             try:
                 if room is None:
                     data = receive(most)
-                    if not data:
-                        return
                     count = len(data)
-                    most = _RECEIVE_BYTES if count >= _FEW_BYTES else _FEW_BYTES
-                    peer.received_bytes += count
-                    events = decoder.feed(data)
                 else:
                     count = receive_into(room[:_PIECE_BYTES])
-                    if not count:
-                        return
-                    peer.received_bytes += count
-                    events = decoder.filled(count)
-                    if count >= _MANY_BYTES:
-                        let_others_run()
             except BlockingIOError:
-                # The partial timeout has passed without a byte.
-                if decoder.partial or self.channel is not None and self.channel.partial:
-                    self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
+                if self._owes_the_rest():
                     return
                 continue
             except TlsFailure as failure:
@@ -301,6 +289,20 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             except OSError:
                 return
+            if not count:
+                return
+            peer.received_bytes += count
+            if room is not None:
+                events = decoder.filled(count)
+                if count >= _MANY_BYTES:
+                    let_others_run()
+            elif (data.startswith(rounds.BEGINNING) and data.endswith(rounds.ENDS) and not (held or peer.backed_up) and count <= longest_round
+                    and broker.brief_turn(rounds.serve, peer, data)):  # fmt: skip
+                crumbs = 0
+                continue
+            else:
+                most = _RECEIVE_BYTES if count >= _FEW_BYTES else _FEW_BYTES
+                events = decoder.feed(data)
             if decoder.held != held:
                 held = self.owner.halves.note(peer, decoder.held)
             if not events:
@@ -311,10 +313,8 @@ class Handler(socketserver.BaseRequestHandler):
                 self._serve(events)
                 if peer.pipelines:
                     let_others_run()
-                if gate is not None and gate.refused:
-                    self._tell_refused(gate)
-                    if gate.given_up:
-                        return
+                if gate is not None and gate.refused and self._tell_refused(gate):
+                    return
                 if peer.dismissed_at:
                     return
             if decoder.failure is not None:
@@ -322,6 +322,13 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if peer.backed_up and peer.waiting_bytes > _UNREAD_BYTES:
                 self._wait_until_read(_UNREAD_BYTES // 2)
+
+    def _owes_the_rest(self) -> bool:
+        """Whether the peer has begun something, now that the partial timeout has passed without a byte."""
+        owes = self.decoder.partial or self.channel is not None and self.channel.partial
+        if owes:
+            self._complain("peers silent in the middle of a packet", "half a packet, and no byte for %g s" % self.owner.config.partial_timeout)
+        return owes
 
     def _shake_hands(self, channel: "Channel") -> bool:
         """Begin TLS. False: the connection is over."""
@@ -403,9 +410,11 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             time.sleep(_PAUSE_S)
 
-    def _tell_refused(self, gate: Gate) -> None:
+    def _tell_refused(self, gate: Gate) -> bool:
+        """Log what was refused. Returns whether the peer is to be given up."""
         for kind, what in gate.take():
             self.owner.complaints.say(LEVELS["WARNING"], kind, "%s", what)
+        return gate.given_up
 
     def _complain(self, kind: str, why: str) -> None:
         self.owner.complaints.say(LEVELS["WARNING"], kind, "%s: closed: %s", self.peer.address, why)

@@ -416,6 +416,10 @@ def _assign_all(peer: Party, job: Job) -> None:
     peer.post(PacketType.JOB_ASSIGN_ALL, head, job.workload)
 
 
+ASSIGNS: Dict[PacketType, Assign] = {PacketType.GRAB_JOB: _assign, PacketType.GRAB_JOB_UNIQ: _assign_uniq, PacketType.GRAB_JOB_ALL: _assign_all}
+"""By packet type: how the job is given that is asked for."""
+
+
 def _relay(kind: int) -> Callable[..., Result]:
     kind = int(kind)
 
@@ -465,7 +469,6 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.RESET_ABILITIES: _reset_abilities,
     PacketType.PRE_SLEEP: _pre_sleep,
     PacketType.SUBMIT_JOB: _submit(NORMAL),
-    PacketType.GRAB_JOB: _grab_job(_assign),
     PacketType.WORK_STATUS: _work_status,
     PacketType.WORK_COMPLETE: _work_complete,
     PacketType.WORK_FAIL: _work_fail,
@@ -480,11 +483,10 @@ _ACTS: Dict[PacketType, Callable[..., Result]] = {
     PacketType.OPTION_REQ: _option,
     PacketType.WORK_DATA: _relay(PacketType.WORK_DATA),
     PacketType.WORK_WARNING: _relay(PacketType.WORK_WARNING),
-    PacketType.GRAB_JOB_UNIQ: _grab_job(_assign_uniq),
     PacketType.SUBMIT_JOB_LOW: _submit(LOW),
     PacketType.SUBMIT_REDUCE_JOB: _submit_reduce,
-    PacketType.GRAB_JOB_ALL: _grab_job(_assign_all),
     PacketType.GET_STATUS_UNIQUE: _get_status_unique,
+    **{kind: _grab_job(assign) for kind, assign in ASSIGNS.items()},
     **{PacketType(kind): _submit_background(kind) for kind in BACKGROUND},
     PacketType.SUBMIT_JOB_BG: _submit_plain(NORMAL, PacketType.SUBMIT_JOB_BG),
     PacketType.SUBMIT_JOB_HIGH_BG: _submit_plain(HIGH, PacketType.SUBMIT_JOB_HIGH_BG),

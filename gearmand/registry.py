@@ -381,7 +381,7 @@ class Registry(Books):
         job = self._held(party, handle)
         if job is None:
             return party.held(handle)
-        self._tell(job, kind, body)
+        self.tell(job, kind, body)
         return True
 
     def progress(self, party: Party, handle: bytes, numerator: int, denominator: int, kind: int, body: Workload) -> bool:
@@ -391,7 +391,7 @@ class Registry(Books):
             return party.held(handle)
         job.numerator = numerator
         job.denominator = denominator
-        self._tell(job, kind, body)
+        self.tell(job, kind, body)
         return True
 
     def finish(self, party: Party, handle: bytes, kind: int, body: Workload) -> bool:
@@ -406,7 +406,7 @@ class Registry(Books):
         if kind != WORK_COMPLETE and self._has_another_attempt(job):
             return True
         if job.listeners is not None:
-            self._tell(job, kind, body)
+            self.tell(job, kind, body)
         if self.events is not None:
             self.note(COMPLETED if kind == WORK_COMPLETE else FAILED, job, party)
         if kind == WORK_COMPLETE:

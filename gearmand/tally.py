@@ -66,6 +66,15 @@ class Tally:
         self.waits = Histogram()
         self.runs = Histogram()
 
+    def go_on(self, ran_s: float, waited_s: float) -> None:
+        """One was completed, and another one was given out: all that there is to count, in one call."""
+        self.completed += 1
+        runs, waits = self.runs, self.waits
+        runs.buckets[bisect_left(BOUNDS_S, ran_s)] += 1
+        runs.sum_s += ran_s
+        waits.buckets[bisect_left(BOUNDS_S, waited_s)] += 1
+        waits.sum_s += waited_s
+
 
 class Failure(NamedTuple):
     """A job that did not end well, for a person to see."""

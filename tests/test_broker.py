@@ -100,3 +100,22 @@ def test_table_of_jobs_comes_in_pieces_between_which_others_have_their_turns(bro
     for rows in broker.rows_of_plain(lambda job: job.workload):
         happened.append(len(rows))
     assert happened == ["others", module._ROWS_A_PIECE, "others", module._ROWS_A_PIECE, "others", 1]
+
+
+def test_brief_turn_sends_what_was_posted_and_wakes_the_clock_only_where_it_has_to(broker):
+    sent, notified = [], []
+    peers = [entered(broker) for _ in range(2)]
+    for peer in peers:
+        peer.socket = type("Sent", (), {"send": lambda self, data, flags, peer=peer: sent.append((peer, data)) or len(data)})()
+    broker.due.notify = lambda: notified.append(True)
+
+    def post(registry, peer, data):
+        registry.sooner = data == b"sooner"
+        for each in peers:
+            each.post_text(data)
+        return True
+
+    assert broker.brief_turn(post, peers[0], b"later")
+    assert sent == [(peer, b"later") for peer in peers] and not notified
+    assert broker.brief_turn(post, peers[0], b"sooner") and notified == [True]
+    assert not broker.touched and not any(peer.touched for peer in peers)

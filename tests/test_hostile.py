@@ -111,6 +111,26 @@ def test_worker_of_a_client_that_does_not_read_is_not_held_up(start):
     flood.close()
 
 
+def test_worker_that_does_not_read_its_jobs_is_not_given_more_for_ever(start):
+    server = start()
+    with Wire(server.address) as client:
+        handles = [client.submit(b"f", b"x" * MEGA, kind=SUBMIT_JOB_BG) for _ in range(64)]
+    with Wire(server.address, receive_buffer=4096) as worker:
+        worker.can_do(b"f")
+        worker.send(GRAB_JOB)
+        (peer,) = server.broker.peers
+        for handle in handles:
+            if peer.waiting_bytes > 16 * MEGA:
+                # For long enough to be given another one.
+                time.sleep(0.2)
+                if handle not in peer.running:
+                    break
+            wait_until(lambda: handle in peer.running, "the next job")
+            worker.send_raw(packet(WORK_COMPLETE, handle, b"") + packet(GRAB_JOB))
+        assert 16 * MEGA < peer.waiting_bytes < 20 * MEGA
+        assert status(server.address)["f"][0] > 40
+
+
 def test_client_that_reads_late_gets_everything_in_order(start):
     server = start()
     flood = Flood(server)
@@ -245,6 +265,20 @@ def test_packet_over_max_packet_closes_the_connection_and_the_one_below_is_serve
         wire.echo(b"x" * size)
         wire.send(ECHO_REQ, b"x" * 101)
         assert wire.is_closed()
+
+
+@pytest.mark.parametrize("size, closes", [(80, False), (120, True), (300, True)])
+def test_result_over_max_packet_closes_the_connection_before_a_grab_too(start, size, closes):
+    server = start(max_packet=100)
+    with Wire(server.address) as wire:
+        wire.can_do(b"f")
+        wire.submit(b"f", kind=SUBMIT_JOB_BG)
+        handle = wire.grab()[0]
+        wire.send_raw(packet(WORK_COMPLETE, handle, b"x" * (size - len(handle) - 1)) + packet(GRAB_JOB))
+        if closes:
+            assert wire.is_closed()
+        else:
+            assert wire.receive() == (NO_JOB, b"")
 
 
 def test_line_without_end_closes_the_connection(start):

@@ -31,6 +31,7 @@ from wire import (
     WORK_WARNING,
     Closed,
     Wire,
+    packet,
     status,
     wait_until,
 )
@@ -142,7 +143,7 @@ def test_submit_foreground_with_a_callback_that_raises_abandons_the_job(server, 
 def test_submit_foreground_timeout_takes_a_queued_job_back(server):
     with pytest.raises(JobTimeout):
         server.submit("f", timeout_s=0.05)
-    assert status(server.address)["f"] == (0, 0, 0)
+    assert status(server.address)["f"][:2] == (0, 0)
     assert not server.broker.callers
 
 
@@ -602,3 +603,37 @@ def test_grab_that_lingers_is_answered_when_its_worker_has_said_its_last_word(se
         worker.send(9)
         worker.socket.shutdown(socket.SHUT_WR)
         assert worker.receive() == (10, b"")
+
+
+def test_round_that_finds_no_job_is_answered_by_the_clock(server, worker):
+    with Wire(server.address) as client:
+        worker.send(4)  # PRE_SLEEP
+        worker.echo()
+        client.submit(b"f", kind=SUBMIT_JOB_BG)
+        assert worker.receive() == (6, b"")
+        worker.send(9)
+        handle = worker.expect(11)[0]
+        worker.send_raw(packet(WORK_COMPLETE, handle, b"") + packet(9))
+        # It lingers; nothing else happens.
+        assert worker.receive() == (10, b"")
+
+
+def test_rounds_do_all_jobs_of_several_workers(server):
+    with Wire(server.address) as client:
+        handles = {client.submit(b"f", b"%d" % number, kind=SUBMIT_JOB_BG) for number in range(300)}
+
+    def work():
+        with Wire(server.address) as worker:
+            worker.can_do(b"f")
+            worker.send(9)
+            done = []
+            while True:
+                kind, body = worker.receive()
+                if kind == 10:
+                    return done
+                done.append(body.split(b"\0")[0])
+                worker.send_raw(packet(WORK_COMPLETE, done[-1], b"x") + packet(9))
+
+    workers = [Background(work) for _ in range(4)]
+    done = [handle for worker in workers for handle in worker.result()]
+    assert sorted(done) == sorted(handles) and status(server.address)["f"][:2] == (0, 0)
