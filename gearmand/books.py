@@ -163,6 +163,24 @@ class Books:
         queue = function.queues[priority]
         new = self.handles.reserve(len(workloads))
         self.plain.add_all([(number, workload, queue, self.now) for (number, _), workload in zip(new, workloads)], queue)
+        self._count_new(function, priority, workloads)
+        return [handle for _, handle in new]
+
+    def enqueue_jobs(self, listener: Party, function: Function, priority: int, workloads: Sequence[bytes]) -> List[bytes]:
+        """The same of new jobs that somebody waits for, none of which has a unique."""
+        jobs = []
+        for number, handle in self.handles.reserve(len(workloads)):
+            job = Job(handle, function, b"", workloads[len(jobs)], priority, False, None)
+            job.listeners = {listener: 1}
+            job.since = self.now
+            jobs.append(job)
+        self.jobs.update((job.handle, job) for job in jobs)
+        listener.listening.update(dict.fromkeys(jobs))
+        function.queues[priority].push_all(jobs)
+        self._count_new(function, priority, workloads)
+        return [job.handle for job in jobs]
+
+    def _count_new(self, function: Function, priority: int, workloads: Sequence[bytes]) -> None:
         function.jobs += len(workloads)
         function.submitted += len(workloads)
         self.room -= JOB_BYTES * len(workloads) + sum(map(len, workloads))
@@ -170,7 +188,6 @@ class Books:
             if not (function.sleepers or function.unaware[priority]):
                 break
             self._make_known(function, priority)
-        return [handle for _, handle in new]
 
     def _make_known(self, function: Function, priority: int) -> None:
         """There is a new job in a queue."""

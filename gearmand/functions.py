@@ -72,7 +72,8 @@ class Queue:
         self._entries.append(entry)
         self.live += 1
 
-    def push_all_plain(self, entries: Sequence["PlainEntry"]) -> None:
+    def push_all(self, entries: Sequence[Union[Job, "PlainEntry"]]) -> None:
+        """Put plain jobs, or jobs that have been in no queue yet, at the tail."""
         self._entries.extend(entries)
         self.live += len(entries)
 

@@ -45,7 +45,7 @@ class Plain:
         """The same of several."""
         for at, piece in groupby(entries, _piece_of):
             self._pieces.setdefault(at, {}).update((entry[0], entry) for entry in piece)
-        queue.push_all_plain(entries)
+        queue.push_all(entries)
 
     def find(self, number: int) -> Optional[PlainEntry]:
         """`None`: there is none of that number."""

@@ -8,6 +8,7 @@ import pytest
 
 from gearmand import volleys
 from gearmand.audit import ACCEPTED
+from gearmand.dormant import JOB_BYTES
 from gearmand.errors import RATE_LIMITED
 from gearmand.packet_commands import serve
 from gearmand.peer import Peer
@@ -42,12 +43,16 @@ def all_of(registry, party, events):
 
 
 def state_of(registry):
+    jobs = {
+        handle: (bytes(job.workload), int(job.priority), job.background, job.state, job.since, len(job.listeners or {}))
+        for handle, job in registry.jobs.items()
+    }
     functions = {
         name: (f.jobs, f.submitted, f.claims, [queue.live for queue in f.queues], [len(each) for each in f.unaware], len(f.sleepers))
         for name, f in registry.functions.items()
     }
     plain = [registry.plain.find(number) for number in range(1, 500)]
-    return functions, registry.room, [entry and (*entry[:2], entry[3]) for entry in plain]
+    return functions, registry.room, jobs, [entry and (*entry[:2], entry[3]) for entry in plain]
 
 
 @pytest.fixture
@@ -78,6 +83,31 @@ def test_submissions_to_one_function_go_together(served, kind, priority):
     worker = Fake()
     registry.can_do(worker, b"f")
     assert [bytes(registry.grab(worker).workload) for _ in range(10)] == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.parametrize("kind, priority", [(T.SUBMIT_JOB, 1), (T.SUBMIT_JOB_HIGH, 0), (T.SUBMIT_JOB_LOW, 2)])
+def test_jobs_that_the_client_waits_for_go_together_too(served, kind, priority):
+    registry, client, worker = make(), Fake(), Fake()
+    assert serve(registry, client, submissions(10, kind=kind), 0) == 10
+    assert served == [10]
+    handles = [b"H:test:%d" % number for number in range(1, 11)]
+    assert client.take() == [(T.JOB_CREATED, handle) for handle in handles]
+    assert registry.functions[b"f"].queues[priority].live == 10
+    assert [job.handle for job in client.listening] == list(registry.jobs) == handles
+    registry.can_do(worker, b"f")
+    for number, handle in enumerate(handles):
+        job = registry.grab(worker)
+        assert (job.handle, job.workload, job.background) == (handle, b"%d" % number, False)
+        registry.finish(worker, handle, T.WORK_COMPLETE, handle + b"\0x")
+    assert client.take() == [(T.WORK_COMPLETE, handle + b"\0x") for handle in handles] and not client.listening
+
+
+def test_jobs_of_a_client_that_leaves_go_with_it(served):
+    registry, client = make(), Fake()
+    room = registry.room
+    serve(registry, client, submissions(10, kind=T.SUBMIT_JOB), 0)
+    assert registry.leave(client)
+    assert not registry.jobs and registry.functions[b"f"].jobs == 0 and registry.room == room
 
 
 def test_echoes_go_together(served):
@@ -139,6 +169,14 @@ def gated(registry, client):
     client.gate = Refusing()
 
 
+@pytest.mark.parametrize("kind", [T.SUBMIT_JOB, T.SUBMIT_JOB_BG])
+def test_jobs_that_nobody_has_room_for_are_refused_one_by_one(served, kind):
+    registry, client = make(), Fake()
+    registry.room = 3 * (JOB_BYTES + 1) - 1
+    serve(registry, client, submissions(5, kind=kind), 0)
+    assert served == [0] and [got for got, _ in client.take()] == [T.JOB_CREATED] * 3 + [T.ERROR] * 2
+
+
 UNUSUAL = [limited, draining, stored, audited, full, gated]
 
 
@@ -177,7 +215,7 @@ def test_name_that_is_too_long_is_refused(served):
 
 
 def random_events(chance):
-    kinds = [T.SUBMIT_JOB_BG, T.SUBMIT_JOB_BG, T.SUBMIT_JOB_HIGH_BG, T.SUBMIT_JOB_LOW_BG, T.SUBMIT_JOB, T.ECHO_REQ, T.GET_STATUS, T.PRE_SLEEP]
+    kinds = [T.SUBMIT_JOB_BG, T.SUBMIT_JOB_BG, T.SUBMIT_JOB_HIGH_BG, T.SUBMIT_JOB_LOW_BG, T.SUBMIT_JOB, T.SUBMIT_JOB_HIGH, T.ECHO_REQ, T.GET_STATUS, T.PRE_SLEEP]
     data = b""
     while len(data) < 20_000:
         kind = chance.choice(kinds)
@@ -206,5 +244,5 @@ def test_what_comes_of_them_is_the_same_as_one_by_one(monkeypatch, seed):
         all_of(registry, client, random_events(chance))
         # A worker that is given a job in the middle of many has another one.
         got = [worker.take() for worker in workers[:4]]
-        found.append((client.take(), got, len(workers[4].take()), state_of(registry)[0], state_of(registry)[1]))
+        found.append((client.take(), got, len(workers[4].take()), state_of(registry)[:3], [job.handle for job in client.listening]))
     assert found[0] == found[1]
