@@ -115,6 +115,7 @@ def test_worker_that_does_not_read_its_jobs_is_not_given_more_for_ever(start):
     server = start()
     with Wire(server.address) as client:
         handles = [client.submit(b"f", b"x" * MEGA, kind=SUBMIT_JOB_BG) for _ in range(64)]
+    gone(server)
     with Wire(server.address, receive_buffer=4096) as worker:
         worker.can_do(b"f")
         worker.send(GRAB_JOB)
