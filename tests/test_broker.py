@@ -116,6 +116,23 @@ def test_brief_turn_sends_what_was_posted_and_wakes_the_clock_only_where_it_has_
         return True
 
     assert broker.brief_turn(post, peers[0], b"later")
-    assert sent == [(peer, b"later") for peer in peers] and not notified
+    # Others are answered first.
+    assert sent == [(peer, b"later") for peer in reversed(peers)] and not notified
     assert broker.brief_turn(post, peers[0], b"sooner") and notified == [True]
     assert not broker.touched and not any(peer.touched for peer in peers)
+
+
+def test_brief_turn_that_fails_leaves_the_peer_to_be_sent_to_by_the_next(broker):
+    peer = entered(broker)
+
+    def fail(registry, peer, data):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        broker.brief_turn(fail, peer, b"")
+    assert not broker.brief_turn(lambda registry, peer, data: False, peer, b"")
+    assert not peer.touched and not broker.lock.locked()
+    sent = []
+    peer.socket = type("Sent", (), {"send": lambda self, data, flags: sent.append(data) or len(data)})()
+    broker.turn(lambda registry: peer.post_text(b"x"))
+    assert sent == [b"x"]
