@@ -415,12 +415,13 @@ class Books:
             self.functions.note_if_idle(function)
 
     def forget_listeners(self, job: Job) -> None:
+        """Nobody waits for it any longer."""
         for listener in job.listeners or ():
             del listener.listening[job]
         job.listeners = None
 
     def forget_unique(self, job: Job) -> None:
-        """Which is another job's by now, if this one was buried meanwhile."""
+        """Submissions of its unique do not join it any longer. The unique is another job's by now, if this one was buried meanwhile."""
         key = key_of(job.unique, job.workload)
         if key is not None and self.uniques.find(key, job.function) is job:
             self.uniques.remove(key, job)
@@ -461,6 +462,7 @@ class Books:
         job.entry = None
 
     def tell(self, job: Job, kind: int, body: Workload) -> None:
+        """Post a packet to whoever waits for the job."""
         listeners = job.listeners
         if listeners is not None:
             for listener, times in listeners.items():

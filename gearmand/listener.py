@@ -278,6 +278,7 @@ class Handler(socketserver.BaseRequestHandler):
                 if room is None:
                     data = receive(most)
                     count = len(data)
+                    most = _RECEIVE_BYTES if count >= _FEW_BYTES else _FEW_BYTES
                 else:
                     count = receive_into(room[:_PIECE_BYTES])
             except BlockingIOError:
@@ -301,7 +302,6 @@ class Handler(socketserver.BaseRequestHandler):
                 crumbs = 0
                 continue
             else:
-                most = _RECEIVE_BYTES if count >= _FEW_BYTES else _FEW_BYTES
                 events = decoder.feed(data)
             if decoder.held != held:
                 held = self.owner.halves.note(peer, decoder.held)

@@ -33,7 +33,7 @@ def serve(registry: Registry, worker: Party, data: bytes) -> bool:
     size = len(data) - 2 * HEADER_BYTES
     if int.from_bytes(data[8:HEADER_BYTES], "big") != size:
         return False
-    # Without any it is none that anybody has.
+    # Where it has no end this is no handle, because there are NULs in it.
     handle = data[HEADER_BYTES : data.find(b"\0", HEADER_BYTES, HEADER_BYTES + size)]
     job = worker.running.get(handle)
     if job is None or worker.lingering is not None or registry.stored or registry.draining or registry.events is not None:

@@ -136,3 +136,14 @@ def test_brief_turn_that_fails_leaves_the_peer_to_be_sent_to_by_the_next(broker)
     peer.socket = type("Sent", (), {"send": lambda self, data, flags: sent.append(data) or len(data)})()
     broker.turn(lambda registry: peer.post_text(b"x"))
     assert sent == [b"x"]
+
+
+def test_brief_turn_sends_nothing_to_a_peer_that_nothing_was_posted_to(broker):
+    peer, *others = [entered(broker) for _ in range(module._FEW_PEERS + 2)]
+    given = []
+    broker.courier.give = lambda peer, patience_s=0.0: given.append(peer)
+    others[0].listening[object()] = None
+    assert broker.brief_turn(lambda registry, peer, data: others[0].post_text(b"x") or True, peer, b"")
+    assert given == [others[0]]
+    assert broker.brief_turn(lambda registry, peer, data: others[0].post_text(b"x") or peer.post_text(b"y") or True, peer, b"")
+    assert given == [others[0], others[0], peer]
