@@ -143,7 +143,7 @@ def test_submit_foreground_with_a_callback_that_raises_abandons_the_job(server, 
 def test_submit_foreground_timeout_takes_a_queued_job_back(server):
     with pytest.raises(JobTimeout):
         server.submit("f", timeout_s=0.05)
-    assert status(server.address)["f"][:2] == (0, 0)
+    assert status(server.address)["f"] == (0, 0, 0)
     assert not server.broker.callers
 
 
@@ -591,14 +591,19 @@ def test_server_can_be_started_once(server):
         server.start()
 
 
+def woken_for(worker, client):
+    """The handle of a job that has woken the worker, whose next grab lingers."""
+    worker.send(4)  # PRE_SLEEP
+    worker.echo()
+    client.submit(b"f", kind=SUBMIT_JOB_BG)
+    assert worker.receive() == (6, b"")
+    worker.send(9)
+    return worker.expect(11)[0]
+
+
 def test_grab_that_lingers_is_answered_when_its_worker_has_said_its_last_word(server, worker):
     with Wire(server.address) as client:
-        worker.send(4)  # PRE_SLEEP
-        worker.echo()
-        client.submit(b"f", kind=SUBMIT_JOB_BG)
-        assert worker.receive() == (6, b"")
-        worker.send(9)
-        handle = worker.expect(11)[0]
+        handle = woken_for(worker, client)
         worker.send(WORK_COMPLETE, handle, b"")
         worker.send(9)
         worker.socket.shutdown(socket.SHUT_WR)
@@ -607,12 +612,7 @@ def test_grab_that_lingers_is_answered_when_its_worker_has_said_its_last_word(se
 
 def test_round_that_finds_no_job_is_answered_by_the_clock(server, worker):
     with Wire(server.address) as client:
-        worker.send(4)  # PRE_SLEEP
-        worker.echo()
-        client.submit(b"f", kind=SUBMIT_JOB_BG)
-        assert worker.receive() == (6, b"")
-        worker.send(9)
-        handle = worker.expect(11)[0]
+        handle = woken_for(worker, client)
         worker.send_raw(packet(WORK_COMPLETE, handle, b"") + packet(9))
         # It lingers; nothing else happens.
         assert worker.receive() == (10, b"")
