@@ -311,17 +311,21 @@ class Registry(Books):
         party.last_served = index
         job = queue.pop()
         if type(job) is not Job:
-            number = job[0]
-            self.plain.forget(number)
-            job = self.job_of(job)
-            self.jobs[job.handle] = job
-            if self.awaited:
-                self.meet(job, number)
+            job = self.booked(job)
         if self.dormant.tails:
             self.look_after(function, job.priority)
         self._assign(job, party)
         if claim is not None and claim is not function:
             self.wakeups.pass_on(claim, self.now)
+        return job
+
+    def booked(self, entry: PlainEntry) -> Job:
+        """A plain job that has just left its queue for a worker, as a Job on the books."""
+        self.plain.forget(entry[0])
+        job = self.job_of(entry)
+        self.jobs[job.handle] = job
+        if self.awaited:
+            self.meet(job, entry[0])
         return job
 
     def sleep(self, party: Party) -> None:

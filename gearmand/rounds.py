@@ -11,8 +11,6 @@ job: `tests/test_rounds.py` has both ways do the same. (Measured, plain Python
 
 from __future__ import annotations
 
-from typing import Any
-
 from gearmand.dormant import JOB_BYTES
 from gearmand.jobs import ASSIGN, END, Job, Priority
 from gearmand.packet_commands import ASSIGNS, COMMANDS
@@ -76,7 +74,9 @@ def serve(registry: Registry, worker: Party, data: bytes) -> bool:
         registry.jobs[job.handle] = job
     else:
         _put_away(job)
-        job = _next(registry, worker, entry)
+        job = registry.booked(entry) if type(entry) is tuple else entry
+        job.state = ASSIGN[job.state]
+        job.worker = worker
     tally = function.tally or function.counted()
     tally.go_on(ran_s, now - job.since)
     job.since = now
@@ -91,15 +91,3 @@ def _put_away(job: Job) -> None:
     job.state = END[job.state]
     job.worker = None
     job.workload = b""
-
-
-def _next(registry: Registry, worker: Party, entry: Any) -> Job:
-    """The job of an entry of a queue, which begins to run."""
-    job = entry
-    if type(entry) is tuple:
-        job = registry.job_of(entry)
-        registry.plain.forget(entry[0])
-        registry.jobs[job.handle] = job
-    job.state = ASSIGN[job.state]
-    job.worker = worker
-    return job

@@ -56,9 +56,11 @@ def _submit(expected: int, priority: int, waits: bool) -> Callable[..., int]:
 
     def submit(registry: Registry, peer: Party, events: Iterable[Event]) -> int:
         name, workloads = _workloads(events, expected)
-        if not workloads or not _takes(registry, peer, registry.functions[name], priority, workloads):
+        if not workloads:
             return 0
         function = registry.functions[name]
+        if not _takes(registry, peer, function, priority, workloads):
+            return 0
         handles = registry.enqueue_jobs(peer, function, priority, workloads) if waits else registry.enqueue_plain(function, priority, workloads)
         peer.post_all(JOB_CREATED, handles)
         return len(workloads)
