@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
-import random
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -33,10 +35,26 @@ def listens(port):
     return any(row[1].endswith(":%04X" % port) and row[3] == "0A" for row in rows)
 
 
+def _ports():
+    """A thousand that no other run of the tests takes: the C server waits for a port that another one has, and the
+    other one listens meanwhile. Below those that connections are given."""
+    for first in range(10000, 32000, 1000):
+        try:
+            with open(os.path.join(tempfile.gettempdir(), "gearmand-test-ports-%d" % first), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield from itertools.cycle(range(first, first + 1000))
+        except OSError:  # Another run, or another user, has them.
+            pass
+    raise AssertionError("22 runs of the tests are going on: wait for one of them to end")
+
+
+PORTS = _ports()
+
+
 def free_address():
-    """One that nobody listens on, and that no connection will be given: tests run beside each other."""
-    while True:
-        address = ("127.0.0.1", random.SystemRandom().randrange(10000, 32000))
+    """One that nobody listens on, and that no connection will be given."""
+    for port in PORTS:
+        address = ("127.0.0.1", port)
         with socket.socket() as free:
             try:
                 free.bind(address)
