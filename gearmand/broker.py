@@ -105,8 +105,8 @@ class Broker:
         # Called after a turn with what became of jobs in it, where the
         # registry notes that.
         self.on_events: Callable[[List[Event]], None] = lambda events: None
-        # Those that were posted to in this turn. A peer appends itself.
-        self.touched: List[Peer] = []
+        # Those that were posted to in this turn, in that order. A peer adds itself.
+        self.touched: Dict[Peer, None] = {}
         # Of connections that have gone, and how many there have been.
         self.connections = self.received_bytes = self.sent_bytes = 0
         self._clock = clock
@@ -137,10 +137,8 @@ class Broker:
                         if registry.events:
                             events, registry.events = registry.events, []
                     if self.touched:
-                        posted = self.touched[:]
+                        posted = list(self.touched)
                         self.touched.clear()
-                        for peer in posted:
-                            peer.touched = False
         finally:
             if notes is not None and not keeper.note(notes):
                 # It has been closed; another has its place now.
@@ -149,29 +147,27 @@ class Broker:
             if events is not None:
                 self.on_events(events)
 
-    def brief_turn(self, work: Callable[[Registry, Peer, Any], bool], peer: Peer, data: bytes) -> bool:
-        """The same, with less around it, for work that asks for no date and notes nothing.
+    def brief_turn(self, work: Callable[[Registry, Peer, Any], Optional[bytes]], peer: Peer, data: bytes) -> bool:
+        """The same, with less around it, for work that asks for no date, notes nothing, and returns its answer to the peer.
 
-        Returns whether the work did anything; else it has to be done in a turn.
+        Returns whether it did anything (`None`: it has to be done in a turn).
+        The peer must not be backed up, or its answers would have to be limited.
         """
         registry, touched = self.registry, self.touched
         with self.lock:
             registry.now = self._clock()
-            # It is looked at in any case, so it need not be among the touched. (Measured, `drain`: 4 % more jobs a second.)
-            peer.touched = True
-            try:
-                if not work(registry, peer, data):
-                    return False
-            finally:
-                peer.touched = False
+            answer = work(registry, peer, data)
+            if answer is None:
+                return False
+            if answer:
+                peer.outbox.append(answer)
+                peer.posted_bytes += len(answer)
             if registry.sooner:
                 self.due.notify()
-            others = touched[:]
+            others = list(touched)
             touched.clear()
-            for each in others:
-                each.touched = False
         if others or peer.listening or len(self.peers) > _CROWD:
-            self._send([*others, peer] if peer.outbox else others)
+            self._send([*others, peer] if answer and peer not in others else others)
         else:
             peer.flush()
         return True

@@ -140,6 +140,9 @@ RESPONSE_HEADS = [struct.pack(">II", RESPONSE, kind) for kind in range(max(Packe
 """By packet type: the first eight bytes of a packet from the server. `packed_size` makes the other four."""
 packed_size = struct.Struct(">I").pack
 
+JOIN_BYTES = 32 * 1024
+"""Below this, joining the parts of a packet costs less than sending from several places (measured: they break even between 16 and 64 KiB)."""
+
 _LARGE_BYTES = 128 * 1024
 """A packet from this size on is received in place, without being joined from pieces."""
 _ROOM_BYTES = 512 * 1024

@@ -111,15 +111,23 @@ def test_brief_turn_sends_what_was_posted_and_wakes_the_clock_only_where_it_has_
 
     def post(registry, peer, data):
         registry.sooner = data == b"sooner"
-        for each in peers:
-            each.post_text(data)
-        return True
+        peers[1].post_text(data)
+        return data + b" too"
 
     assert broker.brief_turn(post, peers[0], b"later")
     # Others are answered first.
-    assert sent == [(peer, b"later") for peer in reversed(peers)] and not notified
+    assert sent == [(peers[1], b"later"), (peers[0], b"later too")] and not notified
     assert broker.brief_turn(post, peers[0], b"sooner") and notified == [True]
-    assert not broker.touched and not any(peer.touched for peer in peers)
+    assert not broker.touched and all(peer.posted_bytes == peer.sent_bytes for peer in peers)
+
+
+def test_brief_turn_sends_what_was_posted_to_the_peer_instead_of_an_answer(broker):
+    peer = entered(broker)
+    sent = []
+    peer.socket = type("Sent", (), {"send": lambda self, data, flags: sent.append(data) or len(data)})()
+    assert broker.brief_turn(lambda registry, peer, data: peer.post_text(data) or b"", peer, b"x")
+    assert broker.brief_turn(lambda registry, peer, data: b"", peer, b"y")
+    assert sent == [b"x"]
 
 
 def test_brief_turn_that_fails_leaves_the_peer_to_be_sent_to_by_the_next(broker):
@@ -130,8 +138,8 @@ def test_brief_turn_that_fails_leaves_the_peer_to_be_sent_to_by_the_next(broker)
 
     with pytest.raises(MemoryError):
         broker.brief_turn(fail, peer, b"")
-    assert not broker.brief_turn(lambda registry, peer, data: False, peer, b"")
-    assert not peer.touched and not broker.lock.locked()
+    assert not broker.brief_turn(lambda registry, peer, data: None, peer, b"")
+    assert not broker.touched and not broker.lock.locked()
     sent = []
     peer.socket = type("Sent", (), {"send": lambda self, data, flags: sent.append(data) or len(data)})()
     broker.turn(lambda registry: peer.post_text(b"x"))
@@ -143,7 +151,13 @@ def test_brief_turn_sends_nothing_to_a_peer_that_nothing_was_posted_to(broker):
     given = []
     broker.courier.give = lambda peer, patience_s=0.0: given.append(peer)
     others[0].listening[object()] = None
-    assert broker.brief_turn(lambda registry, peer, data: others[0].post_text(b"x") or True, peer, b"")
+    assert broker.brief_turn(lambda registry, peer, data: others[0].post_text(b"x") or b"", peer, b"")
     assert given == [others[0]]
-    assert broker.brief_turn(lambda registry, peer, data: others[0].post_text(b"x") or peer.post_text(b"y") or True, peer, b"")
+    assert broker.brief_turn(lambda registry, peer, data: others[0].post_text(b"x") or b"y", peer, b"")
     assert given == [others[0], others[0], peer]
+    # One that waits for its own job's result.
+    assert broker.brief_turn(lambda registry, peer, data: [each.post_text(b"x") for each in (others[0], peer)] and b"y", peer, b"")
+    assert given[3:] == [others[0], peer]
+    # And one that will hear of others' results soon.
+    peer.listening[object()] = None
+    assert broker.brief_turn(lambda registry, peer, data: b"y", peer, b"") and given[5:] == [peer]

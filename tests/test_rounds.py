@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import pytest
 
@@ -11,7 +12,7 @@ from gearmand.jobs import ENDED
 from gearmand.limits import Account
 from gearmand.packet_commands import COMMANDS, serve
 from gearmand.policy import Policy
-from gearmand.protocol import Decoder, PacketType, pack
+from gearmand.protocol import JOIN_BYTES, Decoder, PacketType, pack
 from gearmand.registry import Registry
 from gearmand.tally import Tally
 from test_registry import Fake
@@ -34,6 +35,16 @@ def say(registry, party, data):
     """Serve packets as a handler does that knows nothing of rounds."""
     events = Decoder(0, 0).feed(data)
     assert serve(registry, party, events, 0) == len(events)
+
+
+def served(registry, party, data):
+    """Serve a round, and post its answer, as `Broker.brief_turn` does. False: it is left to others."""
+    answer = rounds.serve(registry, party, data)
+    if answer:
+        magic, kind, size = struct.unpack(">4sII", answer[:12])
+        assert magic == b"\0RES" and size == len(answer) - 12
+        party.post(kind, answer[12:])
+    return answer is not None
 
 
 @pytest.fixture
@@ -62,7 +73,7 @@ def test_round_ends_the_job_and_gives_out_the_next(short_ways, grab):
     registry.grab(worker)
     data = round_of(first.handle, grab=grab)
     assert data.startswith(rounds.BEGINNING) and data.endswith(rounds.ENDS)
-    assert rounds.serve(registry, worker, data) and len(short_ways) == 1
+    assert served(registry, worker, data) and len(short_ways) == 1
     assert (first.state, first.worker, first.workload) == (ENDED, None, b"")
     assert client.take() == [(T.WORK_COMPLETE, b"H:test:1\0done")]
     assert worker.take() == {
@@ -70,6 +81,23 @@ def test_round_ends_the_job_and_gives_out_the_next(short_ways, grab):
         T.GRAB_JOB_UNIQ: [(T.JOB_ASSIGN_UNIQ, b"H:test:2\0f\0two\0b")],
         T.GRAB_JOB_ALL: [(T.JOB_ASSIGN_UNIQ, b"H:test:2\0f\0two\0b")],
     }[grab]
+
+
+@pytest.mark.parametrize("grab", GRABS)
+@pytest.mark.parametrize("size", [0, JOIN_BYTES - 12, JOIN_BYTES - 11, 10 * JOIN_BYTES])
+def test_next_job_may_have_any_size(short_ways, grab, size):
+    registry, worker = make(), Fake()
+    for workload in (b"first", b"x" * size):
+        registry.submit_plain(b"f", workload)
+    registry.can_do(worker, b"f")
+    registry.grab(worker)
+    # A large one is not copied while others wait for their turns.
+    answer = rounds.serve(registry, worker, round_of(b"H:test:1", grab=grab))
+    assert bool(answer) == (grab == T.GRAB_JOB and len(b"H:test:2\0f\0") + size < JOIN_BYTES)
+    if not answer:
+        ((_, body),) = worker.take()
+        assert body.startswith(b"H:test:2\0f\0") and body.endswith(b"\0" + b"x" * size)
+    assert registry.jobs[b"H:test:2"].workload == b"x" * size and len(short_ways) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +121,7 @@ def test_what_looks_like_a_round_and_is_none_is_left_alone(data):
     registry.can_do(worker, b"f")
     registry.grab(worker)
     assert data.startswith(rounds.BEGINNING) and data.endswith(rounds.ENDS)
-    assert not rounds.serve(registry, worker, data)
+    assert not served(registry, worker, data)
     assert list(worker.running) == [b"H:test:1"] and not worker.got
 
 
@@ -121,7 +149,7 @@ def test_round_that_is_for_packet_commands_is_left_alone(unusual):
     registry.can_do(worker, b"f")
     registry.grab(worker)
     unusual(registry, worker)
-    assert not rounds.serve(registry, worker, round_of(b"H:test:1"))
+    assert not served(registry, worker, round_of(b"H:test:1"))
     assert list(worker.running) == [b"H:test:1"] and not worker.got
 
 
@@ -136,7 +164,7 @@ def test_job_that_is_used_again_has_nothing_of_the_last_one(short_ways):
     registry.now += 1
     registry.submit_plain(b"f", b"second")
     registry.now += 2
-    assert rounds.serve(registry, worker, round_of(b"H:test:1")) and short_ways == [(3.0, 2.0)]
+    assert served(registry, worker, round_of(b"H:test:1")) and short_ways == [(3.0, 2.0)]
     job = registry.jobs[b"H:test:3"]
     assert (job.workload, job.priority, job.numerator, job.denominator, job.since) == (b"second", 1, 0, 0, registry.now)
     assert list(registry.jobs) == list(worker.running) == [b"H:test:2", b"H:test:3"]
@@ -152,7 +180,7 @@ def test_worker_that_was_asleep_is_awake_after_a_round(short_ways):
         registry.sleep(party)
     registry.submit_plain(b"f", b"w")
     assert worker.asleep and other.take() == [(T.NOOP, b"")]
-    assert rounds.serve(registry, worker, round_of(b"H:test:1")) and short_ways
+    assert served(registry, worker, round_of(b"H:test:1")) and short_ways
     assert not worker.asleep
     registry.submit_plain(b"f", b"w")
     assert worker.take() == [(T.JOB_ASSIGN, b"H:test:2\0f\0w")]
@@ -165,7 +193,7 @@ def test_who_waits_for_a_plain_job_hears_of_it_after_the_next_round(short_ways):
         registry.submit_plain(b"f", b"w")
     registry.grab(worker)
     registry.awaited[2] = [client]
-    assert rounds.serve(registry, worker, round_of(b"H:test:1"))
+    assert served(registry, worker, round_of(b"H:test:1"))
     assert registry.jobs[b"H:test:2"].listeners == {client: 1} and not registry.awaited and not short_ways
 
 
@@ -192,7 +220,7 @@ class World:
         return None if party is None else self.parties.index(party)
 
     def round(self, party, data):
-        if not (self.has_rounds and rounds.serve(self.registry, party, data)):
+        if not (self.has_rounds and served(self.registry, party, data)):
             say(self.registry, party, data)
 
     def state(self):

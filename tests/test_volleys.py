@@ -128,12 +128,12 @@ def test_volley_ends_where_another_kind_function_or_unique_begins(served):
 def test_answers_are_whole_packets_whatever_the_length_of_handles(numbers):
     first, after = numbers
     registry = Registry(b"H:test", first)
-    touched = []
+    touched = {}
     peer = Peer(Deaf(), "127.0.0.1:1", touched, lambda peer: None, 0, True)
     serve(registry, peer, submissions(after - first), 0)
     (piece,) = peer.outbox
     assert piece == b"".join(pack(8, b"H:test:%d" % number, magic=b"\0RES") for number in range(first, after))
-    assert touched == [peer] and peer.waiting_bytes == len(piece)
+    assert list(touched) == [peer] and peer.waiting_bytes == len(piece)
     assert [entry[0] for number in range(first, after) for entry in [registry.plain.find(number)]] == list(range(first, after))
 
 
