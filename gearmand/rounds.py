@@ -30,10 +30,7 @@ ENDS = tuple(map(pack, ASSIGNS))
 
 
 def serve(registry: Registry, worker: Party, data: bytes) -> Optional[bytes]:
-    """Serve what begins and ends like a round. Returns the answer; nothing, where that has been posted.
-
-    `None`: it is none, or one for `packet_commands`; nothing was done.
-    """
+    """Serve what begins and ends like a round; return the answer, empty where it has been posted. `None`: nothing was done, it is not for here."""
     size = len(data) - 2 * HEADER_BYTES
     if int.from_bytes(data[8:HEADER_BYTES], "big") != size:
         return None
@@ -89,12 +86,17 @@ def serve(registry: Registry, worker: Party, data: bytes) -> Optional[bytes]:
     worker.running[job.handle] = job
     worker.last_served = ability.index
     worker.asleep = False
-    name, workload = function.name, job.workload
-    size = len(job.handle) + len(name) + len(workload) + 2
-    if data[-5] != GRAB_JOB or size >= JOIN_BYTES:
-        ASSIGNS[data[-5]](worker, job)
+    return _assigned(worker, job, data[-5])
+
+
+def _assigned(worker: Party, job: Job, grab: int) -> bytes:
+    """The answer to a grab, or nothing, where it is posted."""
+    handle, name, workload = job.handle, job.function.name, job.workload
+    size = len(handle) + len(name) + len(workload) + 2
+    if grab != GRAB_JOB or size >= JOIN_BYTES:
+        ASSIGNS[grab](worker, job)
         return b""
-    return b"%b%b%b\0%b\0%b" % (JOB_ASSIGN, packed_size(size), job.handle, name, workload)
+    return b"%b%b%b\0%b\0%b" % (JOB_ASSIGN, packed_size(size), handle, name, workload)
 
 
 def _put_away(job: Job) -> None:
