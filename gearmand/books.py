@@ -403,8 +403,7 @@ class Books:
             self.load.disown(job.handle)
         function.jobs -= 1
         if job.rows:
-            self.notes.removed += job.rows
-            self.dormant.bytes -= JOB_BYTES + len(job.workload)
+            self.forget_rows(job)
         if job.listeners is not None:
             self.forget_listeners(job)
         if job.unique:
@@ -413,6 +412,11 @@ class Books:
         job.workload = b""
         if not function.jobs and not function.workers:
             self.functions.note_if_idle(function)
+
+    def forget_rows(self, job: Job) -> None:
+        """It has ended, so its rows are to go from the store."""
+        self.notes.removed += job.rows
+        self.dormant.bytes -= JOB_BYTES + len(job.workload)
 
     def forget_listeners(self, job: Job) -> None:
         """Nobody waits for it any longer."""

@@ -140,21 +140,22 @@ class Broker:
                         posted = list(self.touched)
                         self.touched.clear()
         finally:
-            if notes is not None and not keeper.note(notes):
-                # It has been closed; another has its place now.
-                self.keeper.note(notes)
+            if notes is not None:
+                self._note(keeper, notes)
             self._send(posted)
             if events is not None:
                 self.on_events(events)
 
     def brief_turn(self, work: Callable[[Registry, Peer, Any], Optional[bytes]], peer: Peer, data: bytes) -> bool:
-        """The same, with less around it, for work that asks for no date, notes nothing, and returns its answer to the peer.
+        """The same, with less around it, for work that asks for no date, makes no events, and returns its answer to the peer.
 
         Returns whether it did anything (`None`: it has to be done in a turn).
         The peer must not be backed up, or its answers would have to be limited.
         """
         registry, touched = self.registry, self.touched
+        notes: Optional[Notes] = None
         with self.lock:
+            keeper = self.keeper
             registry.now = self._clock()
             answer = work(registry, peer, data)
             if answer is None:
@@ -164,13 +165,22 @@ class Broker:
                 peer.posted_bytes += len(answer)
             if registry.sooner:
                 self.due.notify()
+            if keeper is not None and registry.notes:
+                notes, registry.notes = registry.notes, Notes()
             others = list(touched)
             touched.clear()
+        if notes is not None:
+            self._note(keeper, notes)
         if others or peer.listening or len(self.peers) > _CROWD:
             self._send([*others, peer] if answer and peer not in others else others)
         else:
             peer.flush()
         return True
+
+    def _note(self, keeper: Keeper, notes: Notes) -> None:
+        """Tell the keeper that was there in the turn, or the one that has its place since it was closed."""
+        if not keeper.note(notes):
+            self.keeper.note(notes)
 
     def _send(self, posted: Sequence[Peer]) -> None:
         """Send, now or later, what was posted to them."""

@@ -59,7 +59,7 @@ def _submit(expected: int, priority: int, waits: bool) -> Callable[..., int]:
         if not workloads:
             return 0
         function = registry.functions[name]
-        if not _takes(registry, peer, function, priority, workloads):
+        if registry.stored and not waits or not _takes(registry, peer, function, priority, workloads):
             return 0
         handles = registry.enqueue_jobs(peer, function, priority, workloads) if waits else registry.enqueue_plain(function, priority, workloads)
         peer.post_all(JOB_CREATED, handles)
@@ -69,8 +69,8 @@ def _submit(expected: int, priority: int, waits: bool) -> Callable[..., int]:
 
 
 def _takes(registry: Registry, peer: Party, function: Function, priority: int, workloads: List[bytes]) -> bool:
-    """Whether nothing is wanted but a queue, and nothing can be refused."""
-    if peer.gate is not None or registry.stored or registry.draining or registry.events is not None or function.limits[priority] is not None:
+    """Whether nothing is wanted but a place in a queue, and nothing can be refused."""
+    if peer.gate is not None or registry.draining or registry.events is not None or function.limits[priority] is not None:
         return False
     return registry.room > sum(map(len, workloads)) + JOB_BYTES * len(workloads)
 

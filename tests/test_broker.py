@@ -161,3 +161,29 @@ def test_brief_turn_sends_nothing_to_a_peer_that_nothing_was_posted_to(broker):
     # And one that will hear of others' results soon.
     peer.listening[object()] = None
     assert broker.brief_turn(lambda registry, peer, data: b"y", peer, b"") and given[5:] == [peer]
+
+
+def test_brief_turn_tells_the_keeper_of_now_before_it_answers(broker):
+    class Keeper:
+        closed = False
+
+        def note(self, notes):
+            happened.append((self, notes.removed))
+            return not self.closed
+
+    happened = []
+    peer = entered(broker)
+    peer.socket = type("Sent", (), {"send": lambda self, data, flags: happened.append(data) or len(data)})()
+    old = broker.keeper = Keeper()
+    new = Keeper()
+    assert broker.brief_turn(lambda registry, peer, data: b"x", peer, b"") and happened == [b"x"]
+    assert broker.brief_turn(lambda registry, peer, data: registry.notes.removed.append(7) or b"y", peer, b"")
+    assert happened[1:] == [(old, [7]), b"y"] and not broker.registry.notes
+
+    def closing(registry, peer, data):
+        registry.notes.removed.append(8)
+        broker.keeper, old.closed = new, True
+        return b"z"
+
+    assert broker.brief_turn(closing, peer, b"")
+    assert happened[3:] == [(old, [8]), (new, [8]), b"z"]

@@ -7,13 +7,15 @@ import struct
 
 import pytest
 
-from gearmand import rounds
+from gearmand import revival, rounds
+from gearmand.dormant import JOB_BYTES
 from gearmand.jobs import ENDED
 from gearmand.limits import Account
-from gearmand.packet_commands import COMMANDS, serve
+from gearmand.packet_commands import BACKGROUND, COMMANDS, serve
 from gearmand.policy import Policy
 from gearmand.protocol import JOIN_BYTES, Decoder, PacketType, pack
 from gearmand.registry import Registry
+from gearmand.rows import Notes, Submission
 from gearmand.tally import Tally
 from test_registry import Fake
 
@@ -125,10 +127,6 @@ def test_what_looks_like_a_round_and_is_none_is_left_alone(data):
     assert list(worker.running) == [b"H:test:1"] and not worker.got
 
 
-def stored(registry, worker):
-    registry.stored = True
-
-
 def draining(registry, worker):
     registry.draining = True
 
@@ -142,7 +140,7 @@ def unanswered(registry, worker):
     COMMANDS[T.GRAB_JOB][2](registry, worker, b"")
 
 
-@pytest.mark.parametrize("unusual", [stored, draining, audited, unanswered])
+@pytest.mark.parametrize("unusual", [draining, audited, unanswered])
 def test_round_that_is_for_packet_commands_is_left_alone(unusual):
     registry, worker = make(linger_s=1.0), Fake()
     registry.submit_plain(b"f", b"w")
@@ -168,6 +166,38 @@ def test_job_that_is_used_again_has_nothing_of_the_last_one(short_ways):
     job = registry.jobs[b"H:test:3"]
     assert (job.workload, job.priority, job.numerator, job.denominator, job.since) == (b"second", 1, 0, 0, registry.now)
     assert list(registry.jobs) == list(worker.running) == [b"H:test:2", b"H:test:3"]
+
+
+def test_stored_jobs_go_from_the_store_as_they_end(short_ways):
+    registry, worker = make(), Fake()
+    registry.stored = True
+    registry.can_do(worker, b"f")
+    rows = revival.expect(registry, [Submission(b"f", b"", b"w" * size, 1) for size in (10, 20, 30)])
+    for row in rows:
+        revival.admit(registry, row)
+    full = registry.dormant.bytes
+    registry.grab(worker)
+    assert served(registry, worker, round_of(b"H:test:1")) and registry.notes.removed == [1]
+    assert registry.jobs[b"H:test:2"].rows == (2,) and registry.dormant.bytes == full - JOB_BYTES - 10
+    assert served(registry, worker, round_of(b"H:test:2")) and registry.notes.removed == [1, 2]
+    registry.submit(Fake(), b"f", b"", b"somebody waits for it")
+    assert served(registry, worker, round_of(b"H:test:3")) and registry.notes.removed == [1, 2, 3]
+    assert registry.jobs[b"H:test:4"].rows == () and registry.dormant.bytes == 0 and len(short_ways) == 3
+
+
+def test_queue_with_jobs_in_the_store_alone_is_looked_after(short_ways):
+    registry, worker = make(kept_bytes=1), Fake()
+    registry.stored = True
+    registry.can_do(worker, b"f")
+    for _ in range(2):
+        registry.submit(Fake(), b"f", b"", b"w")
+    for row in revival.expect(registry, [Submission(b"f", b"", b"w", 1)] * 3):
+        revival.admit(registry, row)
+    assert registry.dormant.tails
+    registry.notes = Notes()
+    registry.grab(worker)
+    assert served(registry, worker, round_of(b"H:test:1")) and not short_ways
+    assert registry.dormant.tails or registry.notes.wanted
 
 
 def test_worker_that_was_asleep_is_awake_after_a_round(short_ways):
@@ -210,8 +240,11 @@ class World:
             "newest_first": chance.random() < 0.3,
             "reports_extend": chance.random() < 0.5,
             "attempts": chance.choice([None, 2]),
+            "kept_bytes": chance.choice([0, 60 * JOB_BYTES]),
         }
         self.registry = make(**rules)
+        self.registry.stored = chance.random() < 0.4
+        self.rows = {}
         self.parties = [Fake(exceptions=bool(number % 2)) for number in range(6)]
         self.account = Account()
         self.has_rounds = has_rounds
@@ -222,6 +255,23 @@ class World:
     def round(self, party, data):
         if not (self.has_rounds and served(self.registry, party, data)):
             say(self.registry, party, data)
+
+    def submit(self, party, kind, name, unique, workload, *reducer):
+        """As a handler does, which has the store keep background jobs first."""
+        arguments = (name, unique, *reducer, workload)
+        if not (self.registry.stored and kind in BACKGROUND):
+            say(self.registry, party, pack(kind, *arguments))
+            return
+        (kept,) = revival.expect(self.registry, [BACKGROUND[kind](self.registry.epoch_s, *arguments)])
+        self.rows[kept.number] = kept
+        assert serve(self.registry, party, [(kind, b"\0".join(arguments))], 0, {0: kept}) == 1
+
+    def told_the_store(self):
+        """What it is told, and given what it is asked for."""
+        notes, self.registry.notes = self.registry.notes, Notes()
+        for wanted in notes.wanted:
+            revival.awake(self.registry, wanted, [self.rows[number] for number in wanted.numbers])
+        return [getattr(notes, name) for name in Notes.__slots__]
 
     def state(self):
         registry = self.registry
@@ -241,7 +291,7 @@ class World:
             )
             for party in self.parties
         ]  # fmt: skip
-        return functions, jobs, parties, registry.room, registry.running, registry.next_due(), len(registry.uniques), self.account.jobs, len(registry.plain)
+        return functions, jobs, parties, registry.room, registry.running, registry.next_due(), len(registry.uniques), self.account.jobs, len(registry.plain), registry.dormant.bytes
 
     def job_of(self, job):
         if type(job) is tuple:
@@ -249,7 +299,7 @@ class World:
         listeners = [(self.number_of(party), times) for party, times in (job.listeners or {}).items()]
         return (
             job.handle, job.function.name, job.unique, bytes(job.workload), int(job.priority), job.background, job.state, self.number_of(job.worker),
-            listeners, job.numerator, job.denominator, job.retries, job.reducer, job.since, job.was_reported, job.entry is None,
+            listeners, job.numerator, job.denominator, job.retries, job.reducer, job.since, job.was_reported, job.entry is None, job.rows,
         )  # fmt: skip
 
 
@@ -273,9 +323,9 @@ def step(world, chance):
         for _ in range(1 + int(more * 5)):
             unique = chance.choice([b"", b"", b"u", b"v", b"-"])
             if chance.random() < 0.05:
-                say(registry, party, pack(T.SUBMIT_REDUCE_JOB_BACKGROUND, name, unique, b"r", b"w"))
+                world.submit(party, T.SUBMIT_REDUCE_JOB_BACKGROUND, name, unique, b"w", b"r")
             else:
-                say(registry, party, pack(SUBMISSIONS[chance.randrange(len(SUBMISSIONS))], name, unique, b"w" * chance.randrange(9)))
+                world.submit(party, SUBMISSIONS[chance.randrange(len(SUBMISSIONS))], name, unique, b"w" * chance.randrange(9))
         if pick < 0.1 and registry.jobs:
             registry.load.own(world.account, next(reversed(registry.jobs)))
     elif what == "can":
@@ -313,6 +363,9 @@ def test_what_comes_of_them_is_the_same_as_one_by_one(short_ways, seed):
             step(world, chance)
         got = [[party.take() for party in world.parties] for world in worlds]
         assert got[0] == got[1], "seed %d, step %d" % (seed, number)
+        told = [world.told_the_store() for world in worlds]
+        assert told[0] == told[1], "seed %d, step %d" % (seed, number)
         states = [world.state() for world in worlds]
         assert states[0] == states[1], "seed %d, step %d" % (seed, number)
-    assert short_ways
+    # Where jobs lie in the store alone, all go the long way.
+    assert short_ways or worlds[0].registry.dormant.tails

@@ -148,10 +148,6 @@ def draining(registry, client):
     registry.draining = True
 
 
-def stored(registry, client):
-    registry.stored = True
-
-
 def audited(registry, client):
     registry.events = []
 
@@ -177,7 +173,7 @@ def test_jobs_that_nobody_has_room_for_are_refused_one_by_one(served, kind):
     assert served == [0] and [got for got, _ in client.take()] == [T.JOB_CREATED] * 3 + [T.ERROR] * 2
 
 
-UNUSUAL = [limited, draining, stored, audited, full, gated]
+UNUSUAL = [limited, draining, audited, full, gated]
 
 
 @pytest.mark.parametrize("unusual", UNUSUAL)
@@ -186,6 +182,14 @@ def test_whatever_is_unusual_is_served_one_by_one(served, unusual):
     unusual(registry, client)
     assert serve(registry, client, submissions(5), 0) == 5
     assert served == [0] and len(client.take()) == 5
+
+
+def test_where_background_jobs_are_stored_the_others_are_served_together(served):
+    registry, client = make(), Fake()
+    registry.stored = True
+    serve(registry, client, submissions(5, kind=T.SUBMIT_JOB), 0)
+    serve(registry, client, submissions(5, kind=T.SUBMIT_JOB_BG), 0)
+    assert served == [5, 0]
 
 
 def test_every_job_of_several_is_an_event_where_events_are_wanted():
