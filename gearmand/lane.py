@@ -235,9 +235,9 @@ class Lane:
             self._rest()
 
     def _rest(self) -> None:
-        """There is nothing to do, unless a server is only just being connected to."""
+        """There is nothing to do, unless a server is only just being connected to, or still owes an answer."""
         if not self.idle:
-            if any(station.state in (AWAKE, CONNECTING) for station in self._stations):
+            if any(station.state in (AWAKE, CONNECTING, OWING) for station in self._stations):
                 return
             self.idle = True
             self._call(self._hooks.on_idle)

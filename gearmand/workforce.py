@@ -235,13 +235,14 @@ class Workforce:
             if not pid:
                 process.life = life
                 self._be_child(alive)
+            # Before a signal can end this, or nobody would see to the child.
+            process.pid, process.life, process.started_at = pid, life, time.monotonic()
         except OSError:
             os.close(life)
             raise
         finally:
             os.close(alive)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        process.pid, process.life, process.started_at = pid, life, time.monotonic()
         LOG.debug("worker process %d starts", pid)
 
     # -- the child -----------------------------------------------------------------

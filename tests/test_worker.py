@@ -18,6 +18,7 @@ import pytest
 
 from gearmand import JobException, JobFailed, Server, operations
 from gearmand.errors import ConfigError, GearmandError, ServerLost
+from gearmand.station import OWING
 from gearmand.worker import Worker, main
 from peers import ScriptedServer, free_address
 from test_conversations import c_server, c_version  # noqa: F401
@@ -757,6 +758,24 @@ def test_server_that_never_answers_is_given_up_and_does_not_hold_up_another(fake
         assert silent.is_closed()
         fake.accept().until(GRAB_JOB_UNIQ)
     assert "lost: no answer to a GRAB_JOB in 0.3 s" in texts(log)[0]
+
+
+def test_worker_is_not_idle_while_a_server_owes_it_an_answer(fake, monkeypatch):
+    monkeypatch.setattr("gearmand.station.PATIENCE_S", 0.01)
+    happened = []
+    idle = threading.Event()
+    worker = Worker(fake.address, on_idle=lambda: (happened.append("idle"), idle.set()))
+    worker.register("f", echo)
+    with worker:
+        peer = fake.accept()
+        peer.until(GRAB_JOB_UNIQ)
+        (station,) = worker._working.lanes[0]._stations
+        wait_until(lambda: station.state == OWING, "the answer is late")
+        assert not idle.wait(0.1)
+        happened.append("answer")
+        peer.send(NO_JOB)
+        assert idle.wait(DEADLINE_S)
+    assert happened == ["answer", "idle"]
 
 
 def test_server_that_never_answers_is_given_up_though_the_timeout_is_short(fake):
@@ -1810,6 +1829,32 @@ def test_interrupt_that_is_not_handled_kills_the_processes(server):
     )
     assert output == "interrupted\nno child is left\n"
     assert errors.count("is killed") == 2
+
+
+@linux
+def test_interrupt_that_comes_as_a_process_starts_kills_that_too(server):
+    output, errors = script(
+        server,
+        """
+        fork = os.fork
+        def interrupted():
+            pid = fork()
+            if pid:
+                os.kill(os.getpid(), signal.SIGINT)
+            return pid
+        os.fork = interrupted
+        try:
+            Worker(server, processes=1).work(20)
+        except KeyboardInterrupt:
+            print("interrupted")
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("no child is left")
+        """,
+    )
+    assert output == "interrupted\nno child is left\n"
+    assert errors.count("is killed") == 1
 
 
 def test_worker_that_has_not_started_may_be_forked(server):
