@@ -324,10 +324,12 @@ class Client(Kept):
         """Wait until the servers no longer know the job, asking every `interval_s`; False: still known after `timeout_s`.
 
         `progress(numerator, denominator)` is called whenever they change. How
-        the job ended it does not say, see `result`.
+        the job ended it does not say, see `result`. ServerLost: a server cannot
+        be asked; not where the job was known so far and the time is over.
         """
         deadline = deadline_of(timeout_s)
         seen: Tuple[int, int] = (0, 0)
+        known = False
         if isinstance(job, SubmittedJob) and job.background:
             try:
                 job.result(timeout_s)  # It has a handle then.
@@ -338,11 +340,13 @@ class Client(Kept):
             try:
                 status = self.status(job, min(10.0, max(0.05, left_s)))
             except ServerLost:
-                if left_s <= 0:
+                # The last question may have had next to no time.
+                if left_s <= 0 or (known and deadline is not None and time.monotonic() >= deadline):
                     return False
                 raise
             if not status.known:
                 return True
+            known = True
             if progress is not None and (status.numerator, status.denominator) != seen:
                 seen = (status.numerator, status.denominator)
                 progress(*seen)

@@ -384,13 +384,15 @@ def test_wait_for_background_calls_back_with_progress(client, address):
 
 def test_wait_for_background_waits_for_a_job_that_is_not_created_yet(client, address):
     job = client.submit("slow", background=True)
-    assert client.wait_for_background(job, timeout_s=0.3) is False
+    assert client.wait_for_background(job, timeout_s=2) is False
+    wait_until(lambda: job.handle, "it is created")
     assert client.status(job.handle.encode()).known
 
 
 def test_wait_for_background_gives_up_in_time(client):
     handle = client.submit_background("nobody")
-    assert not client.wait_for_background(handle, timeout_s=0.5, interval_s=0.01)
+    # The first question has all of it; those at its end have next to nothing, and need no answer.
+    assert not client.wait_for_background(handle, timeout_s=2, interval_s=0.01)
 
 
 @pytest.mark.parametrize("priority", [Priority.HIGH, "high", 0])
@@ -928,6 +930,25 @@ def test_wait_for_background_keeps_its_timeout_with_a_server_that_never_answers(
         with pytest.raises(ServerLost):
             client.wait_for_background("H:x:1", timeout_s=0.2)
         assert time.monotonic() - began_at < 3
+
+
+@pytest.mark.parametrize("falls_silent", [True, False])
+def test_wait_for_background_of_a_known_job_gives_up_where_its_server_falls_silent_and_is_told_where_it_goes(falls_silent):
+    def script(connection, number):
+        connection.receive()
+        assert connection.receive() == (wire.GET_STATUS, b"H:x:1")
+        connection.send(wire.OPTION_RES, b"exceptions")
+        connection.send(wire.STATUS_RES, b"H:x:1", b"1", b"0", b"0", b"0")
+        assert connection.receive() == (wire.GET_STATUS, b"H:x:1")
+        if falls_silent:
+            connection.is_closed()
+
+    with ScriptedServer(script) as server, Client(server.address) as client:
+        if falls_silent:
+            assert client.wait_for_background("H:x:1", timeout_s=2) is False
+        else:
+            with pytest.raises(ServerLost):
+                client.wait_for_background("H:x:1", timeout_s=20)
 
 
 def test_close_does_not_wait_for_a_server_that_takes_nothing():
