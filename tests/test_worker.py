@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import json
 import logging
 import os
 import signal
@@ -184,6 +186,12 @@ def fake(monkeypatch):
 
 def echo(job):
     return job.workload
+
+
+def station_of(worker, server):
+    """Where a worker's first thread works for that server."""
+    (station,) = [station for station in list(worker._working.lanes[0]._stations) if station.server == "%s:%d" % server.address]
+    return station
 
 
 def worker_of(server, **functions):
@@ -796,7 +804,7 @@ def test_answer_that_came_while_a_job_ran_is_not_too_late(fake, server, monkeypa
         running.set()
         assert go_on.wait(DEADLINE_S)
 
-    worker = Worker([fake.address, server.address], io_timeout_s=1.0)
+    worker = Worker([fake.address, server.address])
     worker.register("slow", slow)
     worker.register("f", echo)
     with worker:
@@ -805,22 +813,26 @@ def test_answer_that_came_while_a_job_ran_is_not_too_late(fake, server, monkeypa
         call = Background(server.submit, "slow", timeout_s=DEADLINE_S)
         assert running.wait(DEADLINE_S)
         peer.assign(workload=b"x")
-        threading.Timer(1.1, go_on.set).start()
+        # The time is over as soon as the lane looks again.
+        station = station_of(worker, fake)
+        station.answer_due_at = station.due_at = time.monotonic()
+        worker._working.lanes[0]._look_at = 0.0
+        go_on.set()
         peer.expect(WORK_COMPLETE, b"H:x:1\0x")
         call.result()
 
 
 def test_slow_arrival_of_a_job_is_no_silence(fake):
-    worker = Worker(fake.address, io_timeout_s=0.4)
-    worker.register("f", echo)
     job = FakePeer.packed(JOB_ASSIGN_UNIQ, b"H:x:1", b"f", b"", b"workload")
-    tick = threading.Event()
-    with worker:
+    with worker_of(fake, f=echo) as worker:
         peer = fake.accept()
         peer.until(GRAB_JOB_UNIQ)
+        station = station_of(worker, fake)
         for at in range(0, len(job), 8):
+            due_at = station.answer_due_at
             peer.socket.sendall(job[at : at + 8])
-            tick.wait(0.12)  # The pace of a slow network.
+            # With each piece it has its whole time again.
+            wait_until(lambda: station.answer_due_at > due_at, "the piece is noticed")
         peer.expect(WORK_COMPLETE, b"H:x:1\0workload")
 
 
@@ -921,14 +933,14 @@ def test_attempt_that_fails_in_an_unforeseen_way_is_logged_and_repeated(server, 
 # -- several servers ------------------------------------------------------------------------
 
 
-def test_server_that_always_has_jobs_does_not_starve_another():
+def test_server_that_always_has_jobs_does_not_starve_another(monkeypatch):
+    monkeypatch.setattr("gearmand.station.PATIENCE_S", DEADLINE_S)
     order = []
     with Server(port=0) as busy, Server(port=0) as other:
         for number in range(300):
             busy.submit("f", b"busy", background=True)
         worker = Worker([busy.address, other.address])
 
-        @worker.register("f")
         def f(job):
             order.append(job.data)
             if len(order) in (100, 200):
@@ -937,13 +949,19 @@ def test_server_that_always_has_jobs_does_not_starve_another():
                 other.submit("f", b"other", background=True)
 
         with worker:
+            # Both are there before the first job.
+            for server in (busy, other):
+                wait_until(lambda: any(peer.asleep for peer in list(server.broker.peers)), "it is connected and sleeps")
+            worker.register("f", f)
             wait_until(lambda: len(order) == 302, "all jobs are done")
     first, second = (at for at, data in enumerate(order) if data == b"other")
     # One more of the busy server's at most is on its way already.
     assert first - 100 <= 2 and second - 200 <= 2, (first, second)
 
 
-def test_servers_that_both_have_jobs_take_turns():
+def test_servers_that_both_have_jobs_take_turns(monkeypatch):
+    # No answer is so late that the other one goes on.
+    monkeypatch.setattr("gearmand.station.PATIENCE_S", DEADLINE_S)
     order = []
     with Server(port=0) as one, Server(port=0) as two:
         for server, name in ((one, b"one"), (two, b"two")):
@@ -1024,15 +1042,22 @@ def test_starting_and_stopping_leaves_nothing_behind(server):
     def mine():
         return [thread for thread in threading.enumerate() if thread not in threads and thread.name.startswith(("gearmand-worker", "gearmand-connect"))]
 
+    def wait_for_the_end():
+        wait_until(lambda: not mine(), "the threads have ended")
+        with Wire(server.address) as last:
+            last.echo()  # So the server has accepted those, too, that were given up before.
+        wait_until(lambda: not server.connections, "everything has ended")
+
     with worker:
         server.submit("f", timeout_s=DEADLINE_S)
-    wait_until(lambda: not server.connections and not mine(), "the first round's end")
+    wait_for_the_end()
+    gc.collect()  # What other tests have left is not closed meanwhile.
     fds = open_fds()
     for number in range(50):
         with worker:
             if number % 2:
                 server.submit("f", timeout_s=DEADLINE_S)
-    wait_until(lambda: not server.connections and not mine(), "everything has ended")
+    wait_for_the_end()
     assert open_fds() == fds
 
 
@@ -1058,12 +1083,16 @@ def test_stop_of_a_worker_that_connects_is_quick_and_what_comes_late_is_closed(f
         connections.append(connect(*arguments, **options))
         return connections[-1]
 
+    def connecting():
+        return sum(thread.name.startswith("gearmand-connect") for thread in threading.enumerate())
+
     monkeypatch.setattr(shift, "Connection", slow)
     worker = Worker(fake.address)
     took = []
-    for _ in range(3):
+    for number in range(3):
         with worker:
-            wait_until(lambda: any(thread.name.startswith("gearmand-connect") for thread in threading.enumerate()), "it connects")
+            # Those of the rounds before still do.
+            wait_until(lambda: connecting() == number + 1, "it connects")
             began = time.monotonic()
         took.append(time.monotonic() - began)
     go_on.set()
@@ -1247,7 +1276,9 @@ def test_work_with_several_threads_ends_soon_after_its_most_jobs(server):
     assert 50 - 12 <= status(server.address)["f"][0] <= 50 - 10
 
 
-def test_stop_if_is_asked_after_each_job_and_when_idle(server):
+def test_stop_if_is_asked_after_each_job_and_when_idle(server, monkeypatch):
+    # Who waits for no answer any more is idle.
+    monkeypatch.setattr("gearmand.station.PATIENCE_S", DEADLINE_S)
     asked = []
 
     def stop_if(idle, last_job_at):
@@ -1742,12 +1773,24 @@ def test_processes_that_die_at_once_are_replaced_more_and_more_seldom(server):
     output, errors = script(
         server,
         """
+        import time
+        from gearmand import workforce
         Worker._work_as_child = lambda self, stop_if: os._exit(3)
-        Worker(server, processes=1).work(0.9)
+        workforce._SHORT_LIFE_S = 20  # However long it takes to start and end.
+        fork, forked_at = workforce.Workforce._fork, []
+        def note(self, process):
+            forked_at.append(time.monotonic())
+            if len(forked_at) == 4:
+                self.stop()
+            fork(self, process)
+        workforce.Workforce._fork = note
+        Worker(server, processes=1).work(20)
+        print(json.dumps([later - earlier for earlier, later in zip(forked_at, forked_at[1:])]))
         """,
     )
-    # After 0.1, 0.2 and 0.4 s.
-    assert 2 <= errors.count("ended with status 3") <= 4
+    pauses = json.loads(output)
+    assert len(pauses) == 3 and all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4))), pauses
+    assert errors.count("ended with status 3") == 4
 
 
 def test_exception_at_the_start_of_a_process_is_reported(server):
@@ -1769,6 +1812,8 @@ def test_processes_that_cannot_be_forked_are_reported(server):
         fork, calls = os.fork, []
         def fail():
             calls.append(1)
+            if len(calls) == 3:
+                worker.stop()
             if len(calls) == 2 and len(sys.argv) > 2 or len(calls) == 1 and len(sys.argv) == 2:
                 raise BlockingIOError(11, "no more processes")
             return fork()
@@ -1781,11 +1826,11 @@ def test_processes_that_cannot_be_forked_are_reported(server):
         sys.argv.append("later")
         calls.clear()
         worker = Worker(server, processes=1, max_age_s=0.1)
-        worker.work(0.6)
-        print(len(calls) > 2)
+        worker.work(20)
+        print(len(calls))
         """,
     )
-    assert output == "[Errno 11] no more processes\nTrue\n"
+    assert output == "[Errno 11] no more processes\n3\n"
     assert "no worker process can be started: [Errno 11] no more processes; trying again in 0.1 s" in errors
 
 
@@ -1800,10 +1845,7 @@ def test_functions_cannot_be_registered_while_processes_run(server):
             except GearmandError as error:
                 print(error)
             worker.stop()
-        def on_alarm(number, frame):
-            register()
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        os.register_at_fork(after_in_parent=register)
         worker.work(20)
         """,
     )
@@ -1815,8 +1857,14 @@ def test_interrupt_that_is_not_handled_kills_the_processes(server):
     output, errors = script(
         server,
         """
+        from gearmand.workforce import Workforce
+        keep_up = Workforce._keep_up
+        def interrupted(self, ends_at):
+            # Not before all of them are there.
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            keep_up(self, ends_at)
+        Workforce._keep_up = interrupted
         signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         try:
             Worker(server, processes=2).work(20)
         except KeyboardInterrupt:
@@ -1935,7 +1983,7 @@ def test_worker_drains_the_c_server_and_both_servers_get_their_turn(c_address, s
             wait_until(lambda: len(done) == 400, "all are done")
         assert done.count(b"c") == 200
         # Exceptions and failures end jobs there too: nothing is left running.
-        assert status(c_address)["f"][:2] == (0, 0)
+        wait_until(lambda: status(c_address)["f"][:2] == (0, 0), "the last result has come")
 
 
 def test_worker_sleeps_and_wakes_at_the_c_server(c_address):
@@ -1989,7 +2037,7 @@ def test_job_that_was_cancelled_says_so_where_the_worker_asked_for_it(wants):
         wait_until(lambda: seen, "it runs")
         assert operations.cancel_job(server.broker, handle)
         wire.expect(WORK_FAIL)
-        time.sleep(0.05)
+        wait_until(lambda: not any(peer.waiting_bytes for peer in list(server.broker.peers)), "whoever is told has been told")
         may_look.set()
         # And it goes on with the next one.
         later = wire.submit(b"f")
