@@ -379,6 +379,8 @@ def test_process_audits_every_job_as_json_and_no_workload(tmp_path):
                 handle, _, _ = worker.grab()
                 worker.send(WORK_COMPLETE, handle, SECRET)
             worker.echo()
+        # At its end it writes for two seconds at most.
+        wait_until(lambda: process.log.read_text().count('"event"') == 3 * len(handles), "all is written")
     lines = [json.loads(line) for line in process.log.read_text().splitlines()]
     of = {}
     for line in lines:
