@@ -153,7 +153,9 @@ def test_data_over_the_bound_of_one_answer_is_a_502():
         handle = worker.grab()[0]
         for _ in range(8):
             worker.send(WORK_DATA, handle, b"x" * 20_000)
-            time.sleep(0.02)
+            worker.echo()
+            # Or it would be given up as one that takes nothing.
+            wait_until(lambda: not any(waiter.waiting_bytes for waiter in list(server.broker.callers)), "it is taken")
         assert error_of(asking.result()) == "RESULT_TOO_LARGE"
 
 
@@ -239,13 +241,18 @@ def test_status_of_a_job_is_that_of_its_worker(server, asked, worker):
     assert error_of(asked("GET", "/jobs/" + handle, status=404)) == "UNKNOWN_JOB"
 
 
+def listeners(registry):
+    """How many wait for a job, whatever it is. In a turn."""
+    return sum(map(len, registry.awaited.values())) + sum(len(job.listeners or ()) for job in registry.jobs.values())
+
+
 @pytest.mark.parametrize("unique", ["", "u"])
 def test_result_of_a_background_job_comes_to_who_asks_before_its_end(server, asked, unique):
     """One that is plain while it waits, and one that is not."""
     handle = asked("POST", "/jobs", {"function": "f", "unique": unique, "background": True})["handle"]
     with Api(server) as other:
         asking = [Background(api, "GET", "/jobs/%s/result?wait_s=20" % handle) for api in (asked, other)]
-        wait_until(lambda: len(server.broker.callers) == 2, "they wait")
+        wait_until(lambda: server.broker.turn(listeners) == 2, "they wait")
         with Wire(server.address) as worker:
             worker.can_do(b"f")
             assert worker.grab()[0] == handle.encode()
@@ -319,7 +326,7 @@ def test_result_of_a_dormant_job_comes_once_it_is_awake(tmp_path):
         assert {job["state"] for job in found} == {"queued"} and {job["function"] for job in found} == {"f"}
         assert asked.get("/functions/f")["queued"]["normal"] == 3
         asking = Background(asked, "GET", "/jobs/%s/result" % handles[2])
-        wait_until(lambda: server.broker.callers, "it waits")
+        wait_until(lambda: server.broker.registry.awaited, "it waits")
         with Wire(server.address) as worker:
             worker.can_do(b"f")
             for handle in handles:
@@ -411,6 +418,7 @@ def test_failures_say_what_the_workers_said(asked, worker):
 
 
 def test_history_is_that_of_a_function_or_of_all(server, asked, worker):
+    wait_until(lambda: server.web.history._all.step == 0, "the clock thread has looked for the first time")
     asked("POST", "/jobs", {"function": "f", "background": True})
     server.web._look_at = 0.0
     server.web.look()
