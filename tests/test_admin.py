@@ -502,6 +502,7 @@ def test_late_answer_is_not_taken_for_the_next_one():
         with pytest.raises(ServerLost):
             admin.version()
         answer.set()
+        admin.timeout_s = DEADLINE_S
         assert admin.version() == "1"
 
 
@@ -602,7 +603,9 @@ def test_fork_leaves_each_side_a_connection_of_its_own(address):
 # -- over some time ----------------------------------------------------------------
 
 
-def test_wait_until_idle_waits_for_the_function(admin, wire, address):
+def test_wait_until_idle_waits_for_the_function(admin, wire, address, monkeypatch):
+    # The server answers each time, if late.
+    monkeypatch.setattr("gearmand.admin._SHORTEST_S", DEADLINE_S)
     handle = wire.submit(b"f")
     wire.submit(b"other", kind=SUBMIT_JOB_BG)
     assert not admin.wait_until_idle("f", timeout_s=0.1, interval_s=0.02)

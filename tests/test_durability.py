@@ -313,7 +313,7 @@ def test_job_that_is_not_due_waits_until_it_is(house):
     ready_at = time.time()
     assert worker.grab() == (near, b"f", b"near")
     # A busy machine takes seconds to start a server.
-    assert due_s <= time.time() < max(due_s, ready_at) + 2
+    assert due_s <= time.time() < max(due_s, ready_at) + 10
     assert job_status(worker, far) == (True, False)
 
 

@@ -12,6 +12,7 @@ import test_client
 from gearmand import Client, Server, Task, TaskSet
 from gearmand.errors import ConfigError, JobException, JobFailed, JobTimeout
 from peers import Crew
+from wire import wait_until
 
 KINDS = ("created", "data", "warning", "status", "complete", "fail", "exception", "retry")
 FUNCTIONS = dict(test_client.FUNCTIONS)
@@ -131,7 +132,8 @@ def test_task_that_is_retried_may_complete(client, server):
 def test_wait_returns_false_when_its_time_is_over_and_may_be_called_again(tasks):
     tasks.add(Task("nobody"))
     done = tasks.add(Task("reverse", b"ab"))
-    assert not tasks.wait(0.2)
+    assert not tasks.wait(0.05)
+    wait_until(lambda: tasks.wait(0.05) or done.done, "one of them has ended")
     assert done.done
     assert not tasks.wait(0.01)
 
@@ -156,8 +158,11 @@ def test_try_takes_too_long(tasks):
 
 
 def test_timeouts_end_with_the_task(tasks):
-    task = tasks.add(Task("reverse", timeout_s=0.2, try_timeout_s=0.2))
-    tasks.add(Task("nobody", timeout_s=0.4))
+    task = tasks.add(Task("reverse", timeout_s=60, try_timeout_s=60))
+    tasks.add(Task("nobody", timeout_s=60))
+    wait_until(lambda: tasks.wait(0.05) or task.done, "it has ended")
+    # As if the minute had passed.
+    tasks._give_up(time.monotonic() + 61)
     assert tasks.wait(20)
     assert task.successful
 

@@ -31,7 +31,7 @@ server.sendAdminRequest(request, 10)
 print(request.response.decode(), end="")
 job = gear.Job(b"secret", b"")
 try:
-    client.submitJob(job, timeout=2)
+    client.submitJob(job, timeout=20)
 except Exception as error:
     print(type(error).__name__)
 job = gear.Job(b"build-1", b"")
