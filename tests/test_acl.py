@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -107,9 +108,9 @@ def test_pattern_matches_as_a_shell_s(pattern, name, expected):
 
 def test_pattern_of_many_stars_is_decided_at_once():
     test = matcher_of("*a" * 12 + "*b")
-    began_at = time.monotonic()
+    began_s = time.thread_time()
     assert not test("a" * 8192 + "c")
-    assert time.monotonic() - began_at < 1
+    assert time.thread_time() - began_s < 1
 
 
 @pytest.mark.parametrize("pattern", ["", "a,", ",a", ".*", "build:.*", "^a", "a$", r"a\d", "a.+", "[z-a]"])
@@ -646,17 +647,28 @@ def status_of(wire, function):
     return next(line for line in wire.table("status") if line.startswith(function + "\t"))
 
 
+def its_grab_lingers(guarded, admin, worker):
+    """That of a worker that was woken while it had hardly slept. False: a second had passed, and it is answered."""
+    worker.send(PRE_SLEEP)
+    worker.echo()
+    admin.submit(b"a", kind=SUBMIT_JOB_BG)
+    assert worker.receive()[0] == NOOP
+    worker.send(WORK_COMPLETE, worker.grab()[0], b"")
+    worker.send(GRAB_JOB)
+
+    def lingers():
+        return any(peer.lingering for peer in list(guarded.server.broker.peers))
+
+    wait_until(lambda: lingers() or select.select([worker.socket], [], [], 0)[0], "a grab that lingers, or its answer")
+    return lingers()
+
+
 def test_worker_that_lingers_and_loses_its_right_is_answered_in_order(guard):
     guarded = guard(*RULES, "token:%s submit a" % TOKEN, grab_linger=1.0)
     with guarded.present() as admin, guarded.present(OTHER) as worker:
         worker.can_do(b"a")
-        worker.send(PRE_SLEEP)
-        worker.echo()
-        admin.submit(b"a", kind=SUBMIT_JOB_BG)
-        assert worker.receive()[0] == NOOP
-        worker.send(WORK_COMPLETE, worker.grab()[0], b"")
-        worker.send(GRAB_JOB)
-        wait_until(lambda: any(peer.lingering for peer in list(guarded.server.broker.peers)), "a grab that lingers")
+        while not its_grab_lingers(guarded, admin, worker):
+            assert worker.receive()[0] == NO_JOB
         assert admin.ask("acl revoke register %s" % digest(OTHER)) == "OK"
         assert [worker.receive()[0], worker.receive()[0]] == [NO_JOB, ERROR]
 

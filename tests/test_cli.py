@@ -163,7 +163,8 @@ def test_daemon_with_closed_standard_descriptors_serves_and_logs(tmp_path, close
     port = free_port()
     arguments = command("-d", "-L", "127.0.0.1", "-p", str(port), "-P", str(pid_file), "-l", str(log))
     subprocess.run(["sh", "-c", " ".join(map(str, arguments)) + " " + closed], cwd=ROOT, check=True, timeout=20)
-    assert answers(port) and "listens" in log.read_text()
+    assert answers(port)
+    wait_until(lambda: "listens" in log.read_text(), "the log says so")
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     wait_until(lambda: not pid_file.exists(), "the daemon has ended")
 
