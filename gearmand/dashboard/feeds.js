@@ -22,8 +22,8 @@ let token = storage.get("sessionStorage", TOKEN);
 const nowS = () => Date.now() / 1000 + server.skewS;
 
 async function call(method, path, fields, timeoutS = 15) {
-  const headers = {};
-  if (token) headers.Authorization = "Bearer " + token;
+  const headers = {}, used = token;
+  if (used) headers.Authorization = "Bearer " + used;
   if (fields) headers["Content-Type"] = "application/json";
   const stop = new AbortController();
   const timer = setTimeout(() => stop.abort(), timeoutS * 1000);
@@ -47,7 +47,8 @@ async function call(method, path, fields, timeoutS = 15) {
     throw new Trouble(answer.status, "The answer is no JSON: " + short(text, 200));
   }
   if (found.error) {
-    if (answer.status === 401) useToken("", "The token is not in the access list, and has been forgotten.");
+    // What is answered late may be about an earlier one.
+    if (answer.status === 401 && token === used) useToken("", "The token is not in the access list, and has been forgotten.");
     throw new Trouble(answer.status, found.error.text, found.error.data);
   }
   return found;
