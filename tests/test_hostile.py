@@ -54,6 +54,20 @@ def assert_serves(server):
         wire.echo(b"still there")
 
 
+class Pauses:
+    """How long a test has kept a peer waiting: on a busy machine longer than it wants to. Tell it of each thing that is done."""
+
+    def __init__(self):
+        self.times = [time.monotonic()]
+
+    def end(self):
+        self.times.append(time.monotonic())
+
+    def longest_s(self):
+        self.end()
+        return max(after - before for before, after in zip(self.times, self.times[1:]))
+
+
 def gone(server, connections=0):
     wait_until(lambda: server.connections == connections, "%d handlers" % connections)
     wait_until(lambda: len(server.broker.peers) == connections, "%d peers" % connections)
@@ -161,16 +175,31 @@ def test_client_that_never_reads_is_closed_over_max_unsent_total(start):
     flood.close()
 
 
+def _is_kept_while_it_reads_slowly(server):
+    """False: it has not read for so long that it may be closed."""
+    gone(server)
+    flood = Flood(server)
+    pauses = Pauses()
+    ends_at = time.monotonic() + 2.5
+    try:
+        flood.send(64 * KILO, 100)
+        while time.monotonic() < ends_at:
+            assert flood.client.socket.recv(64 * KILO)
+            pauses.end()
+            time.sleep(0.05)
+        assert server.connections == 2
+    except (AssertionError, ConnectionResetError):
+        if pauses.longest_s() < 0.6:
+            raise
+        return False
+    finally:
+        flood.close()
+    return True
+
+
 def test_slow_reader_is_not_closed_by_unread_timeout(start):
     server = start(unread_timeout=1.0)
-    flood = Flood(server)
-    flood.send(64 * KILO, 100)
-    ends_at = time.monotonic() + 2.5
-    while time.monotonic() < ends_at:
-        assert flood.client.socket.recv(64 * KILO)
-        time.sleep(0.05)
-    assert server.connections == 2
-    flood.close()
+    assert any(_is_kept_while_it_reads_slowly(server) for _ in range(6))
 
 
 def test_peer_that_asks_without_reading_its_answers_is_not_read_on(start):
@@ -238,13 +267,26 @@ def test_silent_connection_without_half_a_packet_lives_on(start):
         silent.echo()
 
 
+def _is_served_byte_by_byte(server):
+    """False: it has not sent for so long that it may be closed."""
+    with Wire(server.address) as wire:
+        pauses = Pauses()
+        try:
+            for byte in packet(ECHO_REQ, b"slow"):
+                pauses.end()
+                wire.send_raw(bytes([byte]))
+                time.sleep(0.05)
+            assert wire.expect(ECHO_RES) == [b"slow"]
+        except Closed:
+            if pauses.longest_s() < 0.4:
+                raise
+            return False
+    return True
+
+
 def test_half_a_packet_that_goes_on_in_time_is_served(start):
     server = start(partial_timeout=0.5)
-    with Wire(server.address) as wire:
-        for byte in packet(ECHO_REQ, b"slow"):
-            wire.send_raw(bytes([byte]))
-            time.sleep(0.05)
-        assert wire.expect(ECHO_RES) == [b"slow"]
+    assert any(_is_served_byte_by_byte(server) for _ in range(20))
 
 
 # -- who does not speak Gearman ------------------------------------------------------
@@ -371,7 +413,8 @@ def test_mutated_conversations_leave_a_server_that_serves_the_next_connection(st
     number = int(first)
     for _ in range(60):
         handles = [b"%b:%d" % (prefix, number + rng.randrange(200)) for _ in range(3)]
-        with Wire(server.address, timeout_s=0.002) as wire:
+        with Wire(server.address) as wire:
+            wire.socket.settimeout(0.002)
             try:
                 for _ in range(rng.randrange(1, 6)):
                     data = b"".join(_conversation(rng, handles) for _ in range(rng.randrange(1, 20)))
@@ -586,7 +629,8 @@ def _worker_whose_grab_lingers(server, function):
     """One that was woken while it had hardly slept, and whose next grab found nothing."""
     worker = Wire(server.address)
     worker.can_do(function)
-    peer = list(server.broker.peers)[-1]
+    host, port = worker.socket.getsockname()
+    (peer,) = [each for each in server.broker.peers if each.address == "%s:%d" % (host, port)]
     while not peer.lingers:
         worker.send(PRE_SLEEP)
         worker.echo()
