@@ -26,6 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 START_S = 20.0
 ANSWER_S = 2.0
+END_S = 5.0
 
 
 class Server(NamedTuple):
@@ -168,11 +169,11 @@ class Running:
     def cpu_s(self) -> Optional[float]:
         return cpu_s_of(self._process.pid)
 
-    def end(self) -> str:
+    def end(self, patience_s: float = END_S) -> str:
         """How it ended and the last that it said; empty while it runs."""
-        # A connection may end a moment before its process does.
+        # A connection may end a moment before its process does, which is long on a busy machine.
         try:
-            status = self._process.wait(0.5)
+            status = self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             return ""
         self._output.seek(0)
