@@ -41,6 +41,12 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def ports_of_this_run(monkeypatch):
+    """So that no other run of the tests has a server there."""
+    monkeypatch.setattr(servers, "_free_address", free_address)
+
+
 def measured(server, load, processes=1, grab=PacketType.GRAB_JOB):
     with Running(server) as running:
         if load.mode == "drain":
@@ -229,7 +235,7 @@ def test_machine_that_was_not_quiet_is_said():
 
 def bench(*arguments):
     return subprocess.run(
-        [sys.executable, os.path.join(ROOT, "scripts", "bench"), *arguments],
+        [sys.executable, os.path.join(ROOT, "scripts", "bench"), "--port", str(free_address()[1]), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

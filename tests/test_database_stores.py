@@ -499,7 +499,7 @@ def test_crash_test_with_a_database_that_is_killed_too_loses_nothing(kind, tmp_p
     # Without Redis, whose lock each life of the server would wait for.
     databases.running(kind)
     script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "crash-test")
-    arguments = ("--database", kind, "--kills", "5", "--seed", "6", "--directory", str(tmp_path / "crash"))
+    arguments = ("--database", kind, "--kills", "5", "--seed", "6", "--directory", str(tmp_path / "crash"), "--port", str(databases.free_port()))
     done = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
     text = done.stdout.decode()
     assert done.returncode == 0, text

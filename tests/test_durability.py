@@ -710,7 +710,7 @@ def test_crash_test_loses_nothing(fault, tmp_path):
     seed = os.urandom(4).hex()
     print("seed", int(seed, 16))
     # A disk as slow as it likes: how long before a kill a job may come back is for longer runs.
-    arguments = ["--kills", "5", "--longest", "0.4", "--moments", "20", "--durability", "normal"]
+    arguments = ["--kills", "5", "--longest", "0.4", "--moments", "20", "--durability", "normal", "--port", str(free_address()[1])]
     fault_arguments = [] if fault is None else ["--fault", fault]
     done = crash_test(*arguments, *fault_arguments, "--seed", str(int(seed, 16)), "--directory", str(tmp_path / "crash"))
     assert done.returncode == 0, done.stdout

@@ -10,6 +10,8 @@ from importlib.machinery import SourceFileLoader
 
 import pytest
 
+from peers import free_address
+
 pytestmark = pytest.mark.skipif("GEARMAND_TEST_WITHOUT_PEERS" in os.environ, reason="once, whatever Python the server runs on")
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "night")
@@ -28,7 +30,8 @@ def load():
 
 @pytest.mark.timeout(180)
 def test_short_night_loses_nothing_and_counts_right():
-    done = subprocess.run([sys.executable, SCRIPT, "--minutes", "0.1"], stdout=subprocess.PIPE, timeout=170)
+    ports = [str(free_address()[1]) for _ in range(2)]
+    done = subprocess.run([sys.executable, SCRIPT, "--minutes", "0.1", "--ports", *ports], stdout=subprocess.PIPE, timeout=170)
     shown = done.stdout.decode()
     assert done.returncode == 0, shown
     assert "2 lives" in shown and "DIFFERS" not in shown and "PROBLEM" not in shown
@@ -61,7 +64,7 @@ def test_difference_fails_the_run(tmp_path, capsys):
     night = load()
 
     class Options:
-        seed, minutes, directory = 1, 1.0, str(tmp_path)
+        seed, minutes, directory, ports = 1, 1.0, str(tmp_path), None
 
     run = night.Night(Options)
     assert run.check_counts("steady", "completed", 3, 3, 3) is None and not run.ledger.problems

@@ -20,7 +20,7 @@ from benchmark.summary import Result
 ABOUT = """\
 Measures this server beside the Gearman servers that are installed, with the same loads, in the same minutes.
 
-Each run has a server that was just started, on a free port of 127.0.0.1; servers take turns, and the first run
+Each run has a server that was just started, on a port of 127.0.0.1; servers take turns, and the first run
 of each is dropped. Loads and the letters of their options:
 
 %s
@@ -29,6 +29,7 @@ of each is dropped. Loads and the letters of their options:
 FURTHER = "a further one, with {port} in its command: --server 'old=python3.8 -m gearmand -L 127.0.0.1 -p {port}'"
 STOPPED = "a run is stopped after so long, and what is done till then counts (default: 5; 2 with --quick)"
 PROCESSES = "processes of the driver (default: one less than there are processors, at most 4; here %(default)s)"
+PORT = "of the servers, one after the other; none that the system gives to connections (default: a free one for each run)"
 FILL_S = 60.0
 FILL = Load("bg", clients=4, depth=32)
 
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--servers", metavar="NAME,...", help="the servers, of: %s (default: those that are installed)" % ", ".join(NAMES))
     add("--server", action="append", default=[], metavar="NAME=COMMAND", help=FURTHER)
     add("--reference", metavar="NAME", help="the server that ratios are of (default: c where it is measured, else the first)")
+    add("--port", type=_above_zero, metavar="PORT", help=PORT)
     add("--seconds", type=_above_zero, metavar="N", help=STOPPED)
     add("--processes", type=_above_zero, default=default_processes(), metavar="N", help=PROCESSES)
     add("--json", metavar="FILE", help="write all figures of all runs to a file")
@@ -115,7 +117,7 @@ class _Bench:
         ready = []
         for server in servers:
             try:
-                ready.append(introduced(server))
+                ready.append(introduced(server, self._options.port))
                 print("%-8s %s" % (server.name, ready[-1].version))
             except Fault as fault:
                 self._faults += 1
@@ -159,7 +161,7 @@ class _Bench:
 
     def _one(self, load: Load, server: Server) -> Run:
         options = self._options
-        with Running(server) as running:
+        with Running(server, options.port) as running:
             try:
                 if load.mode == "drain":
                     self._fill(load, running)

@@ -1,7 +1,7 @@
 """Who is measured: what is installed, how it is started, which version it says it is.
 
-A server is started anew for each run, on a free port of 127.0.0.1, and killed
-after it. Only processes that were started here are ended.
+A server is started anew for each run, on a port of 127.0.0.1, and killed after
+it. Only processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def given(text: str) -> Server:
     return Server(name, command)
 
 
-def introduced(server: Server) -> Server:
+def introduced(server: Server, port: Optional[int] = None) -> Server:
     """With its version, and with the grab that it knows: asked of itself. Raises Fault."""
     if server.name == "sink":
         return server._replace(version="no server: shows how fast the driver is")
-    with Running(server) as running:
+    with Running(server, port) as running:
         said = _ask(running.address, b"version\n")
         version = said.decode("ascii", "replace").strip().replace("OK ", "")
         if not _ask(running.address, packet(PacketType.GRAB_JOB)).startswith(packet(PacketType.NO_JOB, b"", b"\0RES")):
@@ -121,16 +121,15 @@ def _printed_version(program: str) -> str:
 
 
 class Running:
-    """A server that runs, as a context. Raises Fault where it does not start."""
+    """A server that runs, as a context. Raises Fault where it does not start. `port`: by default a free one."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, port: Optional[int] = None) -> None:
         self.server = server
-        self.address = ("127.0.0.1", 0)
+        self.address = _free_address() if port is None else ("127.0.0.1", port)
         self._process: Any = None
         self._output: IO[bytes] = tempfile.TemporaryFile()
 
     def __enter__(self) -> Running:
-        self.address = _free_address()
         command = [word.replace("{port}", str(self.address[1])) for word in self.server.command]
         paths = [ROOT, os.path.join(ROOT, "scripts"), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
