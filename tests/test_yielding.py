@@ -9,13 +9,15 @@ import time
 import pytest
 
 from gearmand import yielding
-from gearmand.yielding import Breaks, Turnstile, let_others_run, pace
+from gearmand.yielding import Breaks, Turnstile, pace
 
 MEASURED_S = 0.3
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be bound to a processor here")
 def test_another_thread_on_the_same_processor_runs_before_this_one_goes_on():
+    # Not `let_others_run`, which does nothing for a while where other processes compute too.
+    give_up = yielding._find()
     stopping = threading.Event()
     yields = []
 
@@ -30,7 +32,7 @@ def test_another_thread_on_the_same_processor_runs_before_this_one_goes_on():
         ends_at = time.monotonic() + MEASURED_S
         count = 0
         while time.monotonic() < ends_at:
-            let_others_run()
+            give_up()
             count += 1
         stopping.set()
         other.join()
@@ -41,6 +43,58 @@ def test_another_thread_on_the_same_processor_runs_before_this_one_goes_on():
     thread.join()
     # The other one uses up its share each time; had it to wait for the interpreter's lock, there would be 100,000.
     assert yields[0] < 5000
+
+
+class Processor:
+    """Clocks of one that this process and others share. `takes`: how long the next yields take, and what this process has of it."""
+
+    def __init__(self, monkeypatch, takes):
+        self.now = self.ours = 100.0
+        self.given_up_at = []
+        self._takes = iter(takes)
+        monkeypatch.setattr(yielding.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(yielding.time, "process_time", lambda: self.ours)
+
+    def give_up(self):
+        self.given_up_at.append(self.now)
+        took, ours = next(self._takes)
+        self.now += took
+        self.ours += ours
+
+    def compute(self, seconds):
+        self.now += seconds
+        self.ours += seconds
+
+
+def test_processor_that_other_processes_take_is_kept_for_as_long(monkeypatch):
+    processor = Processor(monkeypatch, [(0.25, 0.0), (0.5, 0.0), (0.0, 0.0), (0.0, 0.0)])
+    let_others_run = yielding._considered(processor.give_up)
+    let_others_run()
+    # Only then is it known whose the time is.
+    let_others_run()
+    for _ in range(10):
+        let_others_run()
+        processor.compute(0.0625)
+    assert processor.given_up_at == [100.0, 100.25, 101.25, 101.3125]
+
+
+def test_whose_the_time_is_is_asked_only_where_it_was_long_just_now(monkeypatch):
+    processor = Processor(monkeypatch, [(0.0, 0.0), (0.25, 0.0), (0.0, 0.0), (0.0, 0.0)])
+    asked = []
+    monkeypatch.setattr(yielding.time, "process_time", lambda: asked.append(processor.now) or processor.ours)
+    let_others_run = yielding._considered(processor.give_up)
+    for _ in range(4):
+        let_others_run()
+        processor.compute(0.0625)
+    assert len(processor.given_up_at) == 4 and asked == [100.375]
+
+
+def test_processor_is_given_up_each_time_where_this_process_has_the_most_of_it(monkeypatch):
+    processor = Processor(monkeypatch, [(0.25, 0.0), (0.5, 0.25), (0.0019, 0.0), (0.25, 0.125), (0.0019, 0.0), (0.0019, 0.0)])
+    let_others_run = yielding._considered(processor.give_up)
+    for _ in range(6):
+        let_others_run()
+    assert len(processor.given_up_at) == 6
 
 
 def test_peer_whose_packet_comes_in_crumbs_is_heard_more_and_more_rarely(monkeypatch):
