@@ -777,8 +777,7 @@ def test_worker_is_not_idle_while_a_server_owes_it_an_answer(fake, monkeypatch):
     with worker:
         peer = fake.accept()
         peer.until(GRAB_JOB_UNIQ)
-        (station,) = worker._working.lanes[0]._stations
-        wait_until(lambda: station.state == OWING, "the answer is late")
+        wait_until(lambda: station_of(worker, fake).state == OWING, "the answer is late")
         assert not idle.wait(0.1)
         happened.append("answer")
         peer.send(NO_JOB)
@@ -1852,19 +1851,35 @@ def test_functions_cannot_be_registered_while_processes_run(server):
     assert output == "the processes of this worker run already: register its functions before\n"
 
 
+INTERRUPTED_WHILE_IT_WAITS = """
+from gearmand.workforce import Workforce
+keep_up = Workforce._keep_up
+def interrupted(self, ends_at):
+    # Not before all of them are there.
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    keep_up(self, ends_at)
+Workforce._keep_up = interrupted
+signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+"""
+INTERRUPTED_AS_A_PROCESS_STARTS = """
+fork = os.fork
+def interrupted():
+    pid = fork()
+    if pid:
+        os.kill(os.getpid(), signal.SIGINT)
+    return pid
+os.fork = interrupted
+"""
+
+
 @linux
-def test_interrupt_that_is_not_handled_kills_the_processes(server):
-    output, errors = script(
-        server,
-        """
-        from gearmand.workforce import Workforce
-        keep_up = Workforce._keep_up
-        def interrupted(self, ends_at):
-            # Not before all of them are there.
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
-            keep_up(self, ends_at)
-        Workforce._keep_up = interrupted
-        signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+@pytest.mark.parametrize(
+    "interrupted, started",
+    [(INTERRUPTED_WHILE_IT_WAITS, 2), (INTERRUPTED_AS_A_PROCESS_STARTS, 1)],
+    ids=["while it waits", "as the first process starts"],
+)
+def test_interrupt_that_is_not_handled_kills_the_processes(server, interrupted, started):
+    work = """
         try:
             Worker(server, processes=2).work(20)
         except KeyboardInterrupt:
@@ -1873,36 +1888,10 @@ def test_interrupt_that_is_not_handled_kills_the_processes(server):
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             print("no child is left")
-        """,
-    )
+    """
+    output, errors = script(server, interrupted + textwrap.dedent(work))
     assert output == "interrupted\nno child is left\n"
-    assert errors.count("is killed") == 2
-
-
-@linux
-def test_interrupt_that_comes_as_a_process_starts_kills_that_too(server):
-    output, errors = script(
-        server,
-        """
-        fork = os.fork
-        def interrupted():
-            pid = fork()
-            if pid:
-                os.kill(os.getpid(), signal.SIGINT)
-            return pid
-        os.fork = interrupted
-        try:
-            Worker(server, processes=1).work(20)
-        except KeyboardInterrupt:
-            print("interrupted")
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            print("no child is left")
-        """,
-    )
-    assert output == "interrupted\nno child is left\n"
-    assert errors.count("is killed") == 1
+    assert errors.count("is killed") == started
 
 
 def test_worker_that_has_not_started_may_be_forked(server):
